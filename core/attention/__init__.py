@@ -1,0 +1,1 @@
+"""Attention operators with the signature of `jax.nn.dot_product_attention`."""

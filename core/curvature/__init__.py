@@ -1,0 +1,1 @@
+"""Second-order information about a loss: products, diagonals, traces and spectra."""

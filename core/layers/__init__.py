@@ -1,0 +1,1 @@
+"""Modules of flax.nnx: normalizations, heads, adapters and attention blocks."""

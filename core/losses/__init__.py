@@ -1,0 +1,1 @@
+"""Loss functions, one value per example, by what they learn from."""

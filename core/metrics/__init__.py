@@ -1,0 +1,1 @@
+"""Evaluation measures; nothing here is trained on."""

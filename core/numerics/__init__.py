@@ -1,0 +1,33 @@
+"""Safe arithmetic, dtype rules and argument checks that every room shares."""
+
+from .checks import (
+    check,
+    check_broadcastable,
+    check_floating,
+    check_integer,
+    check_positive,
+    check_range,
+    check_rank,
+    check_shape,
+)
+from .dtypes import accumulation_dtype, restore, upcast
+from .safe import safe_divide, safe_log, safe_norm, safe_normalize, safe_sqrt
+
+__all__ = [
+    "accumulation_dtype",
+    "check",
+    "check_broadcastable",
+    "check_floating",
+    "check_integer",
+    "check_positive",
+    "check_range",
+    "check_rank",
+    "check_shape",
+    "restore",
+    "safe_divide",
+    "safe_log",
+    "safe_norm",
+    "safe_normalize",
+    "safe_sqrt",
+    "upcast",
+]
