@@ -1,0 +1,124 @@
+"""The command `papyrax`: finds the command that was asked for and runs it.
+
+A command is a module `papyrax.train.commands.<name>` with a frozen dataclass of the same name,
+capitalized (`commands/show.py` has `Show`). Its fields are the arguments, read by tyro; its
+docstring is the help; `run(self) -> int` does the work and returns the exit status. Only the module
+that was asked for is imported, so listing the commands loads neither JAX nor tyro.
+
+Exit status: 0 done; 1 done, and the answer is no (an acceptance fails, a table is stale); 2 the
+request was wrong (`UserError`); 130 interrupted.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+
+import papyrax
+from papyrax.train.errors import UserError
+
+COMMANDS = {
+    "papers": "list the catalogue of papers and what stands for each of them",
+    "show": "show one paper: idea, formula, parts, claim, last result, citation",
+    "reproduce": "measure the claims of papers and record the results",
+    "report": "write one HTML page of all recorded results",
+    "train": "train a model with the parts of the papers you name",
+    "plan": "say what a training run would need, before it runs",
+    "doctor": "check this machine: versions, devices, kernels",
+    "tables": "write the tables of README.md from the recorded results",
+}
+"""Every command and its line of help; one whose module does not exist is hidden."""
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def commands() -> dict[str, str]:
+    """The commands that exist and their line of help, in the order they are listed."""
+    package = "papyrax.train.commands"
+    return {
+        name: text
+        for name, text in COMMANDS.items()
+        if importlib.util.find_spec(f"{package}.{name}") is not None
+    }
+
+
+def usage() -> str:
+    """What `papyrax --help` prints."""
+    found = commands()
+    width = max(map(len, found), default=0)
+    return "\n".join(
+        [
+            "usage: papyrax [-h] [--version] COMMAND ...",
+            "",
+            "Losses, attention and second-order optimization from 267 papers,",
+            "as parts that compose in JAX.",
+            "",
+            "commands:",
+            *(f"  {name:{width}}  {text}" for name, text in found.items()),
+            "",
+            "`papyrax COMMAND --help` says what a command takes.",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line.
+
+    Args:
+      argv: the arguments after the program's name; those of the process by default.
+
+    Returns:
+      The exit status.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        status = _run(argv)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"papyrax: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("papyrax: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of the pipe has left (`papyrax papers | head`). Python flushes the stream once
+        # more at exit, so it needs somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return status
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    name, *arguments = argv
+    if name in ("-V", "--version"):
+        print(f"papyrax {papyrax.__version__}")
+        return 0
+    found = commands()
+    if name not in found:
+        near = difflib.get_close_matches(name, found, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(found)}"
+        raise UserError(f"no command {name!r}; {hint}")
+    try:
+        import tyro
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "the command line needs tyro and rich: pip install 'papyrax[train]'"
+        ) from error
+    command = getattr(importlib.import_module(f"papyrax.train.commands.{name}"), name.capitalize())
+    try:
+        parsed = tyro.cli(
+            command,
+            prog=f"papyrax {name}",
+            args=arguments,
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+        )
+    except SystemExit as end:  # --help, or an argument that does not parse: tyro has said why
+        return end.code if isinstance(end.code, int) else 2
+    status: int = parsed.run()
+    return status

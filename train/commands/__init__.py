@@ -1,0 +1,1 @@
+"""The commands of `papyrax`, one module each; `papyrax.train.cli` lists and runs them."""

@@ -1,0 +1,40 @@
+"""The terminal: where commands print, how wide, and what a closed pipe does."""
+
+import os
+import sys
+from typing import Any
+
+from rich.console import Console
+
+PIPE_WIDTH = 160
+"""Columns where nobody said how many: in a pipe, rich would cut everything to 80."""
+
+
+class _Console(Console):
+    """A console that leaves a closed pipe to the command line, which ends quietly."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
+def console(*, stderr: bool = False, **kwargs: Any) -> Console:
+    """A console on standard output, or on standard error.
+
+    It is made anew at every call, so that it writes where `sys.stdout` points at that moment.
+
+    Args:
+      stderr: write to standard error: progress, warnings, everything that is not the answer.
+      **kwargs: arguments of `rich.console.Console`.
+
+    Returns:
+      The console. Numbers and paths get no colour that was not asked for.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    if not stream.isatty() and "COLUMNS" not in os.environ:
+        kwargs.setdefault("width", PIPE_WIDTH)
+    return _Console(file=stream, highlight=False, **kwargs)
+
+
+def warn(message: str) -> None:
+    """One line on standard error that does not stop the command."""
+    print(f"papyrax: warning: {message}", file=sys.stderr)
