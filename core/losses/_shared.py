@@ -1,0 +1,109 @@
+"""What several families of losses share: reading labels, masks and sums of exponentials."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ..numerics import (
+    check,
+    check_broadcastable,
+    check_floating,
+    check_integer,
+    check_rank,
+    check_shape,
+)
+
+
+def check_labels(logits: Any, labels: Any, name: str = "logits") -> None:
+    """Raise unless `logits` is a floating [..., classes] and `labels` an integer [...]."""
+    check_floating(**{name: logits})
+    check_rank(name, logits, 1, at_least=True)
+    check(jnp.shape(logits)[-1] > 0, name, "got no classes, takes one or more on the last axis")
+    check_integer(labels=labels)
+    check_shape("labels", labels, jnp.shape(logits)[:-1], f"[...], one a row of {name}")
+
+
+def check_targets(logits: Any, targets: Any, name: str = "targets") -> None:
+    """Raise unless both are floating [..., classes] of one shape."""
+    check_floating(**{"logits": logits, name: targets})
+    check_rank("logits", logits, 1, at_least=True)
+    check(jnp.shape(logits)[-1] > 0, "logits", "got no classes, takes one or more on the last axis")
+    check_shape(name, targets, jnp.shape(logits), "[..., classes], as logits")
+
+
+def class_mask(where: Any, logits: Any) -> Bool[Array, "..."] | None:
+    """`where` as a mask that broadcasts to logits [..., classes].
+
+    A mask with one axis less than `logits` says which examples are there, one with as many axes
+    which classes; the rule of `optax.losses`.
+    """
+    if where is None:
+        return None
+    where = jnp.asarray(where)
+    check(where.dtype == jnp.bool_, "where", f"got dtype {where.dtype}, takes booleans")
+    if where.ndim == jnp.ndim(logits) - 1:
+        where = where[..., None]
+    check_broadcastable("where", where, jnp.shape(logits), "[..., classes], or [...] for examples")
+    return jnp.broadcast_to(where, jnp.shape(logits))
+
+
+def pick(values: Array, labels: Int[Array, "..."]) -> Array:
+    """The entry of each row of values [..., classes] that its label names: [...]."""
+    return jnp.take_along_axis(values, labels[..., None], axis=-1)[..., 0]
+
+
+def is_label(labels: Int[Array, "..."], classes: int) -> Bool[Array, "... classes"]:
+    """True at the label of each row, [..., classes]."""
+    return labels[..., None] == jnp.arange(classes, dtype=labels.dtype)
+
+
+def log_sum_exp(
+    values: Float[Array, "..."],
+    where: Bool[Array, "..."] | None = None,
+    axis: int = -1,
+    keepdims: bool = False,
+) -> Float[Array, "..."]:
+    """`log sum exp` over the entries that are there; over none, minus infinity of gradient zero."""
+    mask = jnp.ones_like(values, bool) if where is None else where
+    lowest = jnp.finfo(values.dtype).min
+    top = jnp.max(jnp.where(mask, values, lowest), axis=axis, keepdims=True, initial=lowest)
+    top = jax.lax.stop_gradient(top)
+    # Shifted inside the first `where`, so that no derivative is ever formed at an absent entry.
+    total = jnp.sum(
+        jnp.where(mask, jnp.exp(jnp.where(mask, values - top, 0)), 0), axis=axis, keepdims=True
+    )
+    present = total > 0
+    out = jnp.where(present, top + jnp.log(jnp.where(present, total, 1)), -jnp.inf)
+    return out if keepdims else jnp.squeeze(out, axis)
+
+
+def others_log_odds(
+    scores: Float[Array, "... classes"],
+    labels: Int[Array, "..."],
+    where: Bool[Array, "... classes"] | None = None,
+) -> Float[Array, "..."]:
+    """`log(sum_{j != y} exp(f_j) / exp(f_y))`: the log-odds against the label.
+
+    `softplus` of it is cross-entropy. Other than `logsumexp(f) - f_y`, which is exactly zero once
+    the label's share rounds to one, it keeps the small probability of the other classes to full
+    relative precision. Minus infinity where there is no other class.
+    """
+    others = ~is_label(labels, scores.shape[-1])
+    if where is not None:
+        others &= where
+    return log_sum_exp(scores - pick(scores, labels)[..., None], others)
+
+
+def softplus(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`log(1 + exp(x))` with finite derivatives of every order at plus and minus infinity."""
+    there = x > -jnp.inf
+    return jnp.where(there, jax.nn.softplus(jnp.where(there, x, 0)), 0)
+
+
+def keep_present(
+    loss: Float[Array, "..."], labels: Int[Array, "..."], where: Bool[Array, "..."] | None
+) -> Float[Array, "..."]:
+    """`loss` with zero for the examples whose own label is masked out."""
+    return loss if where is None else jnp.where(pick(where, labels), loss, 0)
