@@ -161,7 +161,8 @@ def test_unknown_extra_arguments_are_ignored(case):
 
 @each_case
 def test_sharded_equals_replicated(case):
-    mesh = jax.make_mesh((4, 2), ("data", "model"))
+    auto = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=auto)
     specs = {"bias": ("model",), "kernel": ("data", "model"), "conv": (None, None, None, "data")}
     shardings = {k: NamedSharding(mesh, PartitionSpec(*s)) for k, s in specs.items()}
     params = jax.device_put(params_like(), shardings)
