@@ -12,8 +12,11 @@ request was wrong (`UserError`); 130 interrupted.
 import difflib
 import importlib
 import importlib.util
+import inspect
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 
 import papyrax
@@ -62,6 +65,17 @@ def usage() -> str:
             "`papyrax COMMAND --help` says what a command takes.",
         ]
     )
+
+
+def description(command: type) -> str:
+    """The docstring of a command in lines that fit the terminal.
+
+    tyro joins the lines of a paragraph, and breaks none; it keeps those that begin with a space.
+    """
+    width = min(shutil.get_terminal_size().columns, 88)
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    lines = textwrap.TextWrapper(width, initial_indent=" ", subsequent_indent=" ")
+    return "\n".join(lines.fill(" ".join(p.split())) for p in paragraphs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,6 +129,7 @@ def _run(argv: list[str]) -> int:
         parsed = tyro.cli(
             command,
             prog=f"papyrax {name}",
+            description=description(command),
             args=arguments,
             config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
         )

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 PIPE_WIDTH = 160
 """Columns where nobody said how many: in a pipe, rich would cut everything to 80."""
@@ -38,3 +39,10 @@ def console(*, stderr: bool = False, **kwargs: Any) -> Console:
 def warn(message: str) -> None:
     """One line on standard error that does not stop the command."""
     print(f"papyrax: warning: {message}", file=sys.stderr)
+
+
+def verdict(holds: bool | None) -> Text:
+    """A verdict in one or two words; None is "not measured"."""
+    if holds is None:
+        return Text("not measured", style="dim")
+    return Text("holds", style="green") if holds else Text("does not hold", style="red")
