@@ -20,6 +20,16 @@ from .registry import Paper, Result
 
 Status = Literal["catalogued", "implemented", "reproduced"]
 STATUSES: tuple[Status, ...] = ("catalogued", "implemented", "reproduced")
+AREA_NAMES = {
+    "benchmark": "benchmarks",
+    "generative_other": "generative models",
+    "peft": "parameter-efficient fine-tuning",
+    "reinforcement": "reinforcement learning",
+    "second_order": "second-order optimization",
+    "self_supervised": "self-supervised learning",
+    "transport": "optimal transport",
+}
+"""Areas whose name is more than their word in the catalogue."""
 CATALOG = pathlib.Path(__file__).with_name("catalog.json")
 
 
@@ -77,6 +87,16 @@ class Entry:
     def url(self) -> str | None:
         """Its page on arXiv, or None."""
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else None
+
+
+def area_name(area: str) -> str:
+    """The name of an area in words.
+
+    >>> from papyrax.papers.catalog import area_name
+    >>> area_name("linear_algebra"), area_name("second_order")
+    ('linear algebra', 'second-order optimization')
+    """
+    return AREA_NAMES.get(area, area.replace("_", " "))
 
 
 def index() -> tuple[Entry, ...]:

@@ -16,35 +16,12 @@ from papyrax.train import cli, measure, pool
 FAKES = pathlib.Path(fakes.__file__)
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Papers: `good` and `fine` hold, `bad` does not, `crash` raises; `absent` has no module."""
-    place = tmp_path / "papers"
-    place.mkdir()
-    fakes.write(place, "good")
-    fakes.write(place, "fine")
-    fakes.write(place, "bad", value="0.25")
-    fakes.write(place, "crash", body="raise RuntimeError('no luck\\nat all')")
-    fakes.listing(place, "absent")
-    fakes.install(place, monkeypatch)
-    monkeypatch.setenv("PAPYRAX_RESULTS", str(tmp_path / "results"))
-    yield place
-    for slug in [path.stem for path in place.glob("*.py")]:
-        sys.modules.pop(f"papyrax.papers.{slug}", None)
-        if hasattr(papers, slug):
-            delattr(papers, slug)
-
-
-@pytest.fixture
-def results(tmp_path):
-    return tmp_path / "results"
-
-
-def start(folder, *arguments, **options):
-    """`papyrax` in a process of its own, with the papers of the folder."""
+def start(fake_papers, *arguments, **options):
+    """`papyrax` in a process of its own, with the papers of the fake_papers."""
     environment = {k: v for k, v in os.environ.items() if k != "PAPYRAX_FAKES"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
     return subprocess.Popen(
-        [sys.executable, FAKES, folder, *arguments],
+        [sys.executable, FAKES, fake_papers, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -53,7 +30,7 @@ def start(folder, *arguments, **options):
     )
 
 
-def test_records_what_a_reader_needs(folder, results, capsys):
+def test_records_what_a_reader_needs(fake_papers, results, capsys):
     assert cli.main(["reproduce", "good"]) == 0
     record = json.loads((results / "good.json").read_text())
     assert record["holds"] is True
@@ -77,14 +54,14 @@ def test_records_what_a_reader_needs(folder, results, capsys):
     assert os.listdir(results) == ["good.json"]
 
 
-def test_settings_reach_the_paper(folder, results):
+def test_settings_reach_the_paper(fake_papers, results):
     argv = ["reproduce", "good", "--budget", "full", "--seeds", "2", "--seed", "5"]
     assert cli.main(argv) == 0
     record = json.loads((results / "good.json").read_text())
     assert (record["budget"], record["seeds"]) == ("full", [5, 6])
 
 
-def test_failed_acceptance(folder, capsys):
+def test_failed_acceptance(fake_papers, capsys):
     assert cli.main(["reproduce", "bad"]) == 1
     out = capsys.readouterr().out
     assert "does not hold" in out
@@ -92,9 +69,9 @@ def test_failed_acceptance(folder, capsys):
     assert papers.find("bad").status == "implemented"
 
 
-def test_a_crash_stops_nobody(folder, results, capsys):
+def test_a_crash_stops_nobody(fake_papers, results, capsys):
     assert cli.main(["reproduce", "--all"]) == 1
-    assert sorted(fakes.calls(folder)) == ["bad", "crash", "fine", "good"]
+    assert sorted(fakes.calls(fake_papers)) == ["bad", "crash", "fine", "good"]
     out, err = capsys.readouterr()
     log = results / "crash.log"
     assert f"crash: RuntimeError: no luck; see {log}" in out
@@ -105,10 +82,12 @@ def test_a_crash_stops_nobody(folder, results, capsys):
     assert not (results / "crash.json").exists()
 
 
-def test_a_mended_crash_takes_its_log_away(folder, results):
+def test_a_mended_crash_takes_its_log_away(fake_papers, results):
     assert cli.main(["reproduce", "crash"]) == 1
-    fakes.write(folder, "crash", body="value = 'mended'  # another length for the import cache")
-    sys.modules.pop("papyrax.papers.crash")
+    fakes.write(
+        fake_papers, "crash", body="value = 'mended'  # another length for the import cache"
+    )
+    fakes.forget("crash")
     assert cli.main(["reproduce", "crash"]) == 0
     assert os.listdir(results) == ["crash.json"]
 
@@ -122,69 +101,69 @@ def test_a_mended_crash_takes_its_log_away(folder, results):
         ("sys.exit('sorry')", "sorry"),
     ],
 )
-def test_a_paper_that_breaks_its_contract_crashes(folder, capsys, body, message):
-    fakes.write(folder, "crash", body=body)
+def test_a_paper_that_breaks_its_contract_crashes(fake_papers, capsys, body, message):
+    fakes.write(fake_papers, "crash", body=body)
     assert cli.main(["reproduce", "crash"]) == 1
     assert message in capsys.readouterr().out
 
 
-def test_a_module_that_cannot_be_imported_crashes(folder, capsys):
-    (folder / "good.py").write_text("import nothing_of_the_kind")
+def test_a_module_that_cannot_be_imported_crashes(fake_papers, capsys):
+    (fake_papers / "good.py").write_text("import nothing_of_the_kind")
     assert cli.main(["reproduce", "good", "fine"]) == 1
     out = capsys.readouterr().out
     assert "ModuleNotFoundError: No module named 'nothing_of_the_kind'" in out
     assert "1 of 2 hold" in out
 
 
-def test_resumes(folder, capsys):
+def test_resumes(fake_papers, capsys):
     assert cli.main(["reproduce", "good"]) == 0
     assert cli.main(["reproduce", "good", "fine"]) == 0
-    assert fakes.calls(folder) == ["good", "fine"]
+    assert fakes.calls(fake_papers) == ["good", "fine"]
     assert "good: holds, recorded before" in capsys.readouterr().err
     for other in (["--seeds", "2"], ["--seed", "1"], ["--budget", "full"]):
         assert cli.main(["reproduce", "good", *other]) == 0
-    assert fakes.calls(folder) == ["good", "fine", "good", "good", "good"]
+    assert fakes.calls(fake_papers) == ["good", "fine", "good", "good", "good"]
 
 
-def test_a_recorded_failure_still_fails(folder):
+def test_a_recorded_failure_still_fails(fake_papers):
     assert cli.main(["reproduce", "bad"]) == 1
     assert cli.main(["reproduce", "bad"]) == 1
-    assert fakes.calls(folder) == ["bad"]
+    assert fakes.calls(fake_papers) == ["bad"]
 
 
-def test_fresh_measures_again(folder):
+def test_fresh_measures_again(fake_papers):
     assert cli.main(["reproduce", "good"]) == 0
     assert cli.main(["reproduce", "good", "--fresh"]) == 0
-    assert fakes.calls(folder) == ["good", "good"]
+    assert fakes.calls(fake_papers) == ["good", "good"]
 
 
-def test_another_acceptance_measures_again(folder):
+def test_another_acceptance_measures_again(fake_papers):
     assert cli.main(["reproduce", "good"]) == 0
-    fakes.write(folder, "good", accept="method >= 0.5 on every seed")
-    sys.modules.pop("papyrax.papers.good")
+    fakes.write(fake_papers, "good", accept="method >= 0.5 on every seed")
+    fakes.forget("good")
     assert papers.find("good").status == "implemented"
     assert "another acceptance" in papers.find("good").problem
     assert cli.main(["reproduce", "good"]) == 0
-    assert fakes.calls(folder) == ["good", "good"]
+    assert fakes.calls(fake_papers) == ["good", "good"]
 
 
-def test_a_damaged_record_measures_again(folder, results):
+def test_a_damaged_record_measures_again(fake_papers, results):
     results.mkdir()
     (results / "good.json").write_text('{"slug": "go')
     assert cli.main(["reproduce", "good"]) == 0
     assert json.loads((results / "good.json").read_text())["holds"] is True
 
 
-def test_numbers_that_are_not_finite_survive(folder, results):
-    fakes.write(folder, "bad", value="float('nan')")
+def test_numbers_that_are_not_finite_survive(fake_papers, results):
+    fakes.write(fake_papers, "bad", value="float('nan')")
     assert cli.main(["reproduce", "bad", "--seeds", "1"]) == 1
     record = json.loads((results / "bad.json").read_text())
     assert record["measures"][0]["method"] == ["NaN"]
     assert math.isnan(papers.Result.from_json(record).measures[0].method[0])
 
 
-def test_json_is_one_document_whatever_papers_print(folder, results, capsys):
-    fakes.write(folder, "good", body="print('chatter')")
+def test_json_is_one_document_whatever_papers_print(fake_papers, results, capsys):
+    fakes.write(fake_papers, "good", body="print('chatter')")
     assert cli.main(["reproduce", "--all", "--json"]) == 1
     out, err = capsys.readouterr()
     document = json.loads(out)
@@ -201,7 +180,7 @@ def test_json_is_one_document_whatever_papers_print(folder, results, capsys):
     assert document["papers"][2]["record"] == json.loads((results / "fine.json").read_text())
 
 
-def test_out(folder, tmp_path, results):
+def test_out(fake_papers, tmp_path, results):
     assert cli.main(["reproduce", "good", "--out", str(tmp_path / "a" / "b")]) == 0
     assert (tmp_path / "a" / "b" / "good.json").exists()
     assert not results.exists()
@@ -220,41 +199,41 @@ def test_out(folder, tmp_path, results):
         (["good", "--jobs", "0"], "--jobs: got 0, takes 1 or more"),
     ],
 )
-def test_a_wrong_request_is_one_line_and_measures_nothing(folder, capsys, argv, message):
+def test_a_wrong_request_is_one_line_and_measures_nothing(fake_papers, capsys, argv, message):
     assert cli.main(["reproduce", *argv]) == 2
     out, err = capsys.readouterr()
     assert not out
     assert err.startswith(f"papyrax: error: {message}")
     assert err.count("\n") == 1
-    assert fakes.calls(folder) == []
+    assert fakes.calls(fake_papers) == []
 
 
-def test_a_folder_that_cannot_be_written_fails_before_any_work(folder, tmp_path, capsys):
+def test_a_folder_that_cannot_be_written_fails_before_any_work(fake_papers, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert cli.main(["reproduce", "good", "--out", str(tmp_path / "file")]) == 2
     assert "cannot write results to" in capsys.readouterr().err
-    assert fakes.calls(folder) == []
+    assert fakes.calls(fake_papers) == []
 
 
-def test_interrupt_keeps_what_is_finished(folder, results, capsys):
-    fakes.write(folder, "crash", body="raise KeyboardInterrupt")
+def test_interrupt_keeps_what_is_finished(fake_papers, results, capsys):
+    fakes.write(fake_papers, "crash", body="raise KeyboardInterrupt")
     assert cli.main(["reproduce", "good", "crash", "fine"]) == 130
     assert os.listdir(results) == ["good.json"]
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_jobs_run_in_processes_of_their_own(folder, results):
+def test_jobs_run_in_processes_of_their_own(fake_papers, results):
     # Each waits until the other has started, so neither can be alone.
     for mine, other in (("good", "fine"), ("fine", "good")):
         body = (
             f"end = time.time() + 60\n"
-            f"    while '{other}' not in open({str(folder / 'calls')!r}).read():\n"
+            f"    while '{other}' not in open({str(fake_papers / 'calls')!r}).read():\n"
             f"        time.sleep(0.02)\n"
             f"        assert time.time() < end"
         )
-        fakes.write(folder, mine, body=body)
-    fakes.write(folder, "crash", body="os.kill(os.getpid(), signal.SIGKILL)")
-    process = start(folder, "reproduce", "--all", "--jobs", "2", "--json")
+        fakes.write(fake_papers, mine, body=body)
+    fakes.write(fake_papers, "crash", body="os.kill(os.getpid(), signal.SIGKILL)")
+    process = start(fake_papers, "reproduce", "--all", "--jobs", "2", "--json")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
     document = json.loads(out)
@@ -263,28 +242,29 @@ def test_jobs_run_in_processes_of_their_own(folder, results):
     assert sorted(os.listdir(results)) == ["bad.json", "crash.log", "fine.json", "good.json"]
 
 
-def test_killed_between_papers_and_started_again(folder, results):
-    fakes.write(folder, "good", body="time.sleep(60)")
-    process = start(folder, "reproduce", "fine", "good", start_new_session=True)
+def test_killed_between_papers_and_started_again(fake_papers, results):
+    fakes.write(fake_papers, "good", body="time.sleep(60)")
+    process = start(fake_papers, "reproduce", "fine", "good", start_new_session=True)
     end = time.time() + 60
-    while fakes.calls(folder) != ["fine", "good"]:
+    while fakes.calls(fake_papers) != ["fine", "good"]:
         assert time.time() < end
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert os.listdir(results) == ["fine.json"]
-    fakes.write(folder, "good")
+    fakes.write(fake_papers, "good")
     assert cli.main(["reproduce", "fine", "good"]) == 0
-    assert fakes.calls(folder) == ["fine", "good", "good"]
+    assert fakes.calls(fake_papers) == ["fine", "good", "good"]
 
 
-def test_children_die_with_their_parent(folder, results):
+def test_children_die_with_their_parent(fake_papers, results):
     for slug in ("good", "fine"):
-        body = f"open({str(folder)!r} + '/pid_{slug}', 'w').write(str(os.getpid())); time.sleep(90)"
-        fakes.write(folder, slug, body=body)
-    process = start(folder, "reproduce", "good", "fine", "-j", "2", start_new_session=True)
+        pid = str(fake_papers / f"pid_{slug}")
+        body = f"open({pid!r}, 'w').write(str(os.getpid())); time.sleep(90)"
+        fakes.write(fake_papers, slug, body=body)
+    process = start(fake_papers, "reproduce", "good", "fine", "-j", "2", start_new_session=True)
     end = time.time() + 60
-    while len(found := [p for p in folder.glob("pid_*") if p.read_text()]) < 2:
+    while len(found := [p for p in fake_papers.glob("pid_*") if p.read_text()]) < 2:
         assert time.time() < end
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from papyrax import papers
-from papyrax.papers.catalog import STATUSES
+from papyrax.papers import catalog
 from papyrax.train import files, terminal
 from papyrax.train.errors import UserError
 
@@ -92,7 +92,7 @@ def _print(entries: list[papers.Entry]) -> None:
         for e in members:
             status = Text(e.status, style=STYLES[e.status])
             table.add_row(e.slug, str(e.year), status, Text(e.title))
-        out.print(Text(f"{area.replace('_', ' ')} ({len(members)})", style="underline"))
+        out.print(Text(f"{catalog.area_name(area)} ({area}, {len(members)})", style="underline"))
         out.print(table)
         out.print()
     out.print(_counts(entries))
@@ -104,5 +104,5 @@ def _by_area(entry: papers.Entry) -> str:
 
 def _counts(entries: list[papers.Entry]) -> str:
     counts = collections.Counter(entry.status for entry in entries)
-    split = ", ".join(f"{counts[status]} {status}" for status in reversed(STATUSES))
+    split = ", ".join(f"{counts[status]} {status}" for status in reversed(catalog.STATUSES))
     return f"{len(entries)} {'paper' if len(entries) == 1 else 'papers'}: {split}"

@@ -82,9 +82,18 @@ def install(folder: pathlib.Path, monkeypatch) -> None:
     """Puts the papers of a folder in the place of the real ones, in this process."""
     monkeypatch.setattr(catalog, "CATALOG", folder / "catalog.json")
     monkeypatch.setattr(papers, "__path__", [*papers.__path__, str(folder)])
+    # A file that is written again within the second would be read from the old bytecode.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     for path in folder.glob("*.py"):
-        name = f"papyrax.papers.{path.stem}"
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        # Set, so that what an import puts there is taken away when the test ends.
+        monkeypatch.setitem(sys.modules, f"papyrax.papers.{path.stem}", None)
+        monkeypatch.setattr(papers, path.stem, None, raising=False)
+        forget(path.stem)
+
+
+def forget(slug: str) -> None:
+    """Makes the next import of a paper read its file again."""
+    del sys.modules[f"papyrax.papers.{slug}"]
 
 
 if __name__ in ("__main__", "__mp_main__"):
