@@ -1,6 +1,7 @@
 """Measuring many papers: one crash stops nobody, and finished papers stay finished."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
@@ -10,7 +11,8 @@ import pathlib
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, Literal
 
 from papyrax.train import measure
@@ -50,7 +52,7 @@ def run(
     *,
     jobs: int = 1,
     fresh: bool = False,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Measures papers and yields each as soon as it is done.
 
     Args:
@@ -105,7 +107,7 @@ def one_line(error: BaseException) -> str:
 
 def _processes(
     slugs: Sequence[str], settings: measure.Settings, follow: Follow, jobs: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     context = multiprocessing.get_context("spawn")
     waiting = collections.deque(slugs)
     running: dict[multiprocessing.connection.Connection, tuple[str, Any]] = {}
@@ -116,7 +118,8 @@ def _processes(
                 follow(slug, 0.0, "starting")
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_child, args=(slug, settings, theirs), name=slug)
-                process.start()
+                with _interrupts_held():
+                    process.start()
                 theirs.close()
                 running[ours] = (slug, process)
             for ready in multiprocessing.connection.wait(list(running)):
@@ -141,6 +144,20 @@ def _processes(
             process.join()
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C reaches the parent, who ends its children; those born in here never see it."""
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # where it does not run yet, starting it lets them go
+        old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    else:
+        yield
+
+
 def _died(slug: str, settings: measure.Settings, code: int | None) -> Outcome:
     if code is not None and code < 0:
         error = f"its process was killed by {signal.Signals(-code).name}"
@@ -153,7 +170,7 @@ def _child(
     slug: str, settings: measure.Settings, connection: multiprocessing.connection.Connection
 ) -> None:
     """Runs in a process of its own: measures one paper and sends how it goes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, who ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     # Several processes share an accelerator only if none takes all of its memory at once.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -257,7 +257,8 @@ def test_killed_between_papers_and_started_again(fake_papers, results):
     assert fakes.calls(fake_papers) == ["fine", "good", "good"]
 
 
-def test_children_die_with_their_parent(fake_papers, results):
+@pytest.mark.parametrize("how", ["killed", "interrupted"])
+def test_children_end_with_their_parent(fake_papers, results, how):
     for slug in ("good", "fine"):
         pid = str(fake_papers / f"pid_{slug}")
         body = f"open({pid!r}, 'w').write(str(os.getpid())); time.sleep(90)"
@@ -267,8 +268,13 @@ def test_children_die_with_their_parent(fake_papers, results):
     while len(found := [p for p in fake_papers.glob("pid_*") if p.read_text()]) < 2:
         assert time.time() < end
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    if how == "killed":
+        os.kill(process.pid, signal.SIGKILL)
+    else:  # as Ctrl-C in a terminal does: everybody gets it
+        os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert process.returncode == (-signal.SIGKILL if how == "killed" else cli.INTERRUPTED)
     while any(_alive(int(path.read_text())) for path in found):
         assert time.time() < end
         time.sleep(0.02)
