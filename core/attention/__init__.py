@@ -1,1 +1,28 @@
 """Attention operators with the signature of `jax.nn.dot_product_attention`."""
+
+from .linear import (
+    LinearAttentionState,
+    linear_attention,
+    linear_attention_init,
+    linear_attention_step,
+    linear_attention_weights,
+)
+from .mala import MalaState, mala, mala_init, mala_step, mala_weights
+from .rope import Rotary, apply_rope, rope_1d, rope_2d
+
+__all__ = [
+    "LinearAttentionState",
+    "MalaState",
+    "Rotary",
+    "apply_rope",
+    "linear_attention",
+    "linear_attention_init",
+    "linear_attention_step",
+    "linear_attention_weights",
+    "mala",
+    "mala_init",
+    "mala_step",
+    "mala_weights",
+    "rope_1d",
+    "rope_2d",
+]

@@ -1,0 +1,338 @@
+"""Linear attention: a kernel of feature maps, summed over the keys before the queries see it."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..numerics import check, check_range, restore, safe_divide, upcast
+from .arguments import check_attention, check_no_bias, split_heads, visible
+from .features import FeatureMap, align, causal_sums, feature_map_of
+
+Implementation = Literal["linear", "quadratic"]
+
+
+class LinearAttentionState(NamedTuple):
+    """What linear attention remembers of the tokens so far.
+
+    Attributes:
+      key_sum: sum of phi(k_j) [batch, key_heads, dim].
+      key_value: sum of phi(k_j) v_j^T [batch, key_heads, dim, value_dim].
+    """
+
+    key_sum: Float[Array, "B K H"]
+    key_value: Float[Array, "B K H E"]
+
+
+def check_implementation(implementation: str) -> None:
+    """Raise unless `implementation` is one of the two forms.
+
+    Args:
+      implementation: the argument.
+
+    Raises:
+      ValueError: naming `implementation`.
+    """
+    check(
+        implementation in ("linear", "quadratic"),
+        "implementation",
+        f'got {implementation!r}, takes "linear" or "quadratic"',
+    )
+
+
+def weigh(weights: Float[Array, "B N T S"], value: Any, precision: Any = None) -> Array:
+    """`sum_j A_ij v_j` for weights written out.
+
+    Args:
+      weights: [batch, heads, queries, keys].
+      value: [batch, keys, key_heads, value_dim].
+      precision: of the product.
+
+    Returns:
+      [batch, queries, heads, value_dim] in the dtype of the weights.
+    """
+    batch, heads, queries, keys = weights.shape
+    key_heads, value_dim = value.shape[2:]
+    grouped = weights.reshape(batch, key_heads, heads // key_heads, queries, keys)
+    out = jnp.einsum("bkgts,bske->btkge", grouped, value.astype(weights.dtype), precision=precision)
+    return out.reshape(batch, queries, heads, value_dim)
+
+
+def _divide(out: Array, total: Array, normalize: bool, epsilon: float, scale: Any) -> Array:
+    """Scale sums over the keys [..., value_dim], and divide them by their total [...]."""
+    if normalize:
+        return safe_divide(scale * out, (scale * total + epsilon)[..., None])
+    return scale * out
+
+
+def linear_attention(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B S K H"],
+    value: Float[Array, "B S K E"],
+    bias: None = None,
+    mask: Bool[Array, "*#BN1S"] | None = None,
+    *,
+    scale: float | None = None,
+    is_causal: bool = False,
+    feature_map: FeatureMap = "elu",
+    normalize: bool = True,
+    epsilon: float = 1e-6,
+    implementation: Implementation = "linear",
+    chunk_size: int = 128,
+    precision: jax.lax.PrecisionLike = None,
+) -> Float[Array, "B T N E"]:
+    """Linear attention: softmax's exponential replaced by a product of feature maps.
+
+        out_i = sum_j K_ij v_j / (sum_j K_ij + epsilon),   K_ij = scale phi(q_i) . phi(k_j)
+
+    As `K` factors, the sums over j are formed once, `phi(q_i) . sum_j phi(k_j) v_j^T`: time and
+    memory grow linearly with the number of tokens. The causal form passes the sums from chunk to
+    chunk of tokens. Multiplying phi(q_i) by a number cancels: the weights do not see the query's
+    magnitude.
+
+    Args:
+      query: [batch, queries, heads, dim].
+      key: [batch, keys, key_heads, dim]; key_heads divides heads.
+      value: [batch, keys, key_heads, value_dim].
+      bias: None; a kernel of feature maps has no logits to add it to.
+      mask: boolean over the keys, [batch or 1, heads or 1, 1, keys] or fewer leading axes; False
+        hides a key. A query with no key yields zeros.
+      scale: factor of the kernel; 1 for None. It cancels where the weights are normalized.
+      is_causal: query i sees the keys 0 to i.
+      feature_map: phi: "elu" for elu(x) + 1, "relu", or a function of arrays [..., dim] with
+        values [..., features].
+      normalize: divide by the sum of the weights; False leaves `sum_j K_ij v_j`.
+      epsilon: added to the sum of the weights.
+      implementation: "linear", or "quadratic" for the weights [queries, keys] written out, which
+        takes any mask.
+      chunk_size: tokens a chunk of the causal form.
+      precision: of the matrix products, as in `jax.lax.dot_general`.
+
+    Returns:
+      [batch, queries, heads, value_dim] in the inputs' dtype; computed in float32 or better.
+
+    Raises:
+      ValueError: for a bias, a mask that differs between queries, or a wrong shape, dtype or
+        hyper-parameter.
+
+    Source: Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention,
+    arXiv 2006.16236, (5), (6), (9).
+
+    >>> x = jax.random.normal(jax.random.key(0), (2, 5, 4, 8))
+    >>> linear_attention(x, x, x, is_causal=True).shape
+    (2, 5, 4, 8)
+    """
+    check_attention(query, key, value)
+    check_no_bias(bias)
+    check_range("epsilon", epsilon, 0)
+    check_implementation(implementation)
+    if implementation == "quadratic":
+        weights = linear_attention_weights(
+            *(query, key, mask),
+            scale=scale,
+            is_causal=is_causal,
+            feature_map=feature_map,
+            normalize=normalize,
+            epsilon=epsilon,
+            precision=precision,
+        )
+        return restore(weigh(weights, upcast(value), precision), query, key, value)
+    phi = feature_map_of(feature_map)
+    heads = split_heads(query, key, value, mask)
+    q, k, v = phi(heads.query), phi(heads.key) * heads.present[..., None], heads.value
+    if is_causal:
+        k, v = align(q.shape[1], k, v)
+        start = linear_attention_init(k, v)
+        out, total, _ = _causal(start, q, k, v, chunk_size, precision)
+    else:
+        key_value = jnp.einsum("bskh,bske->bkhe", k, v, precision=precision)
+        out = jnp.einsum("btkgh,bkhe->btkge", q, key_value, precision=precision)
+        total = jnp.einsum("btkgh,bkh->btkg", q, jnp.sum(k, axis=1), precision=precision)
+    out = _divide(out, total, normalize, epsilon, 1.0 if scale is None else scale)
+    return restore(out.reshape(*query.shape[:3], value.shape[-1]), query, key, value)
+
+
+def _causal(
+    state: LinearAttentionState,
+    q: Float[Array, "B T K G H"],
+    k: Float[Array, "B T K H"],
+    v: Float[Array, "B T K E"],
+    chunk_size: int,
+    precision: jax.lax.PrecisionLike,
+) -> tuple[Float[Array, "B T K G E"], Float[Array, "B T K G"], LinearAttentionState]:
+    """Sums of K_ij v_j and of K_ij over the state's tokens and those up to i; the next state."""
+    out, key_value = causal_sums(q, k, v, state.key_value, chunk_size, precision)
+    key_sum = state.key_sum[:, None] + jnp.cumsum(k, axis=1)
+    total = jnp.einsum("btkgh,btkh->btkg", q, key_sum, precision=precision)
+    return out, total, LinearAttentionState(state.key_sum + jnp.sum(k, axis=1), key_value)
+
+
+def linear_attention_init(
+    key: Float[Array, "B S K H"], value: Float[Array, "B S K E"]
+) -> LinearAttentionState:
+    """The state of `linear_attention_step` before any token.
+
+    Args:
+      key: features of keys like those to come, [batch, any, key_heads, features]; only shape and
+        dtype count.
+      value: values like those to come [batch, any, key_heads, value_dim].
+
+    Returns:
+      Zeros of the shapes [batch, key_heads, features] and [batch, key_heads, features, value_dim].
+
+    Raises:
+      ValueError: for a wrong shape or dtype.
+
+    Source: Transformers are RNNs, arXiv 2006.16236, (16), (17).
+
+    >>> linear_attention_init(jnp.ones((2, 1, 4, 8)), jnp.ones((2, 1, 4, 8))).key_value.shape
+    (2, 4, 8, 8)
+    """
+    check_attention(key, key, value)
+    key, value = upcast(key, value)
+    batch, _, heads, dim = key.shape
+    return LinearAttentionState(
+        jnp.zeros((batch, heads, dim), key.dtype),
+        jnp.zeros((batch, heads, dim, value.shape[-1]), key.dtype),
+    )
+
+
+def linear_attention_step(
+    state: LinearAttentionState,
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B T K H"],
+    value: Float[Array, "B T K E"],
+    mask: Bool[Array, "*#BN1T"] | None = None,
+    *,
+    scale: float | None = None,
+    feature_map: FeatureMap = "elu",
+    normalize: bool = True,
+    epsilon: float = 1e-6,
+    chunk_size: int = 128,
+    precision: jax.lax.PrecisionLike = None,
+) -> tuple[Float[Array, "B T N E"], LinearAttentionState]:
+    """Causal linear attention of the next tokens, in memory that does not grow with the past.
+
+        s_i = s_{i-1} + phi(k_i),   z_i = z_{i-1} + phi(k_i) v_i^T
+        out_i = phi(q_i) z_i / (phi(q_i) . s_i + epsilon)
+
+    A prompt may be given at once and then a token at a time: the outputs are those of
+    `linear_attention(..., is_causal=True)` on the whole.
+
+    Args:
+      state: from `linear_attention_init` or the step before.
+      query: the next tokens' queries [batch, tokens, heads, dim].
+      key: their keys [batch, tokens, key_heads, dim].
+      value: their values [batch, tokens, key_heads, value_dim].
+      mask: boolean over these keys [batch or 1, key_heads or 1, 1, tokens]; False for padding.
+      scale: as in `linear_attention`.
+      feature_map: as in `linear_attention`.
+      normalize: as in `linear_attention`.
+      epsilon: as in `linear_attention`.
+      chunk_size: as in `linear_attention`.
+      precision: as in `linear_attention`.
+
+    Returns:
+      The outputs [batch, tokens, heads, value_dim] and the next state.
+
+    Raises:
+      ValueError: for a wrong shape, dtype or hyper-parameter.
+
+    Source: Transformers are RNNs, arXiv 2006.16236, (16) to (20).
+
+    >>> x = jax.random.normal(jax.random.key(0), (2, 5, 4, 8))
+    >>> state = linear_attention_init(x, x)
+    >>> out, state = linear_attention_step(state, x, x, x)
+    >>> out, state = linear_attention_step(state, x[:, :1], x[:, :1], x[:, :1])
+    >>> out.shape
+    (2, 1, 4, 8)
+    """
+    check_step(query, key, value, mask)
+    check_range("epsilon", epsilon, 0)
+    phi = feature_map_of(feature_map)
+    heads = split_heads(query, key, value, mask)
+    q, k = phi(heads.query), phi(heads.key) * heads.present[..., None]
+    out, total, state = _causal(state, q, k, heads.value, chunk_size, precision)
+    out = _divide(out, total, normalize, epsilon, 1.0 if scale is None else scale)
+    return restore(out.reshape(*query.shape[:3], value.shape[-1]), query, key, value), state
+
+
+def check_step(query: Any, key: Any, value: Any, mask: Any) -> None:
+    """Raise unless a step has one key a query and a mask that its state can hold.
+
+    Args:
+      query: [batch, tokens, heads, dim].
+      key: [batch, tokens, key_heads, dim].
+      value: [batch, tokens, key_heads, value_dim].
+      mask: None or an array.
+
+    Raises:
+      ValueError: naming the argument.
+    """
+    check_attention(query, key, value)
+    tokens, key_heads = key.shape[1:3]
+    check(
+        tokens == query.shape[1],
+        "key",
+        f"got {tokens} tokens, takes as many as the query's {query.shape[1]}",
+    )
+    if mask is not None and jnp.ndim(mask) >= 3:
+        check(
+            jnp.shape(mask)[-3] in (1, key_heads),
+            "mask",
+            f"got {jnp.shape(mask)[-3]} heads, takes 1 or {key_heads}, as the state of a step",
+        )
+
+
+def linear_attention_weights(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B S K H"],
+    mask: Bool[Array, "*#BNTS"] | None = None,
+    *,
+    scale: float | None = None,
+    is_causal: bool = False,
+    feature_map: FeatureMap = "elu",
+    normalize: bool = True,
+    epsilon: float = 1e-6,
+    precision: jax.lax.PrecisionLike = None,
+) -> Float[Array, "B N T S"]:
+    """The weights that `linear_attention` implies, written out: quadratic in time and memory.
+
+        A_ij = K_ij / (sum_m K_im + epsilon),   K_ij = scale phi(q_i) . phi(k_j)
+
+    Args:
+      query: [batch, queries, heads, dim].
+      key: [batch, keys, key_heads, dim].
+      mask: boolean, broadcasts to [batch, heads, queries, keys].
+      scale: as in `linear_attention`.
+      is_causal: as in `linear_attention`.
+      feature_map: as in `linear_attention`.
+      normalize: as in `linear_attention`.
+      epsilon: as in `linear_attention`.
+      precision: as in `linear_attention`.
+
+    Returns:
+      [batch, heads, queries, keys] in float32 or float64; zero where a key is hidden.
+
+    Raises:
+      ValueError: for a wrong shape, dtype or hyper-parameter.
+
+    Source: Transformers are RNNs, arXiv 2006.16236, (4).
+
+    >>> x = jax.random.normal(jax.random.key(0), (2, 5, 4, 8))
+    >>> bool(jnp.allclose(linear_attention_weights(x, x).sum(-1), 1, atol=1e-5))
+    True
+    """
+    check_attention(query, key, key)
+    check_range("epsilon", epsilon, 0)
+    phi = feature_map_of(feature_map)
+    heads = split_heads(query, key, key)
+    kernel = (1.0 if scale is None else scale) * jnp.einsum(
+        "btkgh,bskh->bkgts", phi(heads.query), phi(heads.key), precision=precision
+    )
+    kernel = jnp.where(visible(mask, is_causal, query, key), kernel, 0)
+    if normalize:
+        total = jnp.sum(kernel, axis=-1, keepdims=True)
+        kernel = safe_divide(kernel, total + epsilon)
+    return kernel.reshape(query.shape[0], query.shape[2], query.shape[1], key.shape[1])
