@@ -11,9 +11,8 @@ import importlib
 import importlib.util
 import json
 import pathlib
-import pkgutil
 import types
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from . import records
 from .registry import Paper, Result
@@ -159,17 +158,43 @@ def load(slug: str) -> types.ModuleType:
     return importlib.import_module(f"{__package__}.{slug}")
 
 
+def resolve(name: str) -> Any:
+    """What a dotted name means to a reader: `papyrax.optim.adahessian` as Python would read it.
+
+    Args:
+      name: the name, from `papyrax` on.
+
+    Returns:
+      The object.
+
+    Raises:
+      ImportError: where there is nothing of that name.
+
+    >>> from papyrax.papers.catalog import resolve
+    >>> resolve("papyrax.numerics.upcast") is papyrax.numerics.upcast
+    True
+    """
+    first, *rest = name.split(".")
+    value: Any = importlib.import_module(first)
+    path = first
+    for part in rest:
+        path = f"{path}.{part}"
+        # The attribute before the module of the same name: `optim.x` is the function that
+        # `optim/x.py` defines.
+        value = getattr(value, part, None) or importlib.import_module(path)
+    return value
+
+
 def missing_parts(paper: Paper) -> tuple[str, ...]:
-    """The names of `paper.parts` that cannot be imported."""
+    """The names of `paper.parts` that cannot be imported, or are only modules."""
     return tuple(name for name in paper.parts if not _resolves(name))
 
 
 def _resolves(name: str) -> bool:
     try:
-        pkgutil.resolve_name(name)
+        return not isinstance(resolve(name), types.ModuleType)
     except Exception:  # whatever a broken room raises: the part cannot be used
         return False
-    return True
 
 
 def derive(slug: str, folder: pathlib.Path | None = None) -> State:

@@ -6,12 +6,12 @@ package ships, not on the machine, the day or the user's own results.
 
 import dataclasses
 import itertools
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import catalog, records
+from .numbers import summary
 from .registry import Measure, Paper, Result
 
 BEGIN, END = "<!-- coverage:begin -->", "<!-- coverage:end -->"
@@ -147,7 +147,10 @@ def _counts(name: str, papers: Iterable[Row]) -> str:
 
 
 def _legend(done: Sequence[Row]) -> str:
-    text = "Numbers are means over seeds, of the method and, after *vs*, of the baseline"
+    text = (
+        "Numbers are means and standard deviations over seeds, of the method and, after *vs*, of "
+        "the baseline"
+    )
     budgets = sorted({row.result.budget for row in done if row.result is not None})
     return text + (f"; budget: {', '.join(budgets)}." if budgets else ".")
 
@@ -173,17 +176,8 @@ def _measured(row: Row) -> str:
 
 
 def _measure(measure: Measure) -> str:
-    text = f"{cell(measure.name)}: {mean(measure.method)}"
-    return f"{text} *vs* {mean(measure.baseline)}" if measure.baseline else text
-
-
-def mean(numbers: Sequence[float]) -> str:
-    """The mean in three digits; what is not finite stays so."""
-    if any(map(math.isnan, numbers)):
-        return "NaN"
-    number = sum(numbers) / len(numbers)
-    # Up to a million in full, so that a table shows 12345 and not 1.23e+04.
-    return f"{number:.0f}" if 1e3 <= abs(number) < 1e6 else f"{number:.3g}"
+    text = f"{cell(measure.name)}: {summary(measure.method)}"
+    return f"{text} *vs* {summary(measure.baseline)}" if measure.baseline else text
 
 
 def _verdict(row: Row) -> str:

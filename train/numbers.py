@@ -1,36 +1,8 @@
-"""Measured numbers in words."""
+"""Numbers and times in words."""
 
-import math
-import statistics
-from collections.abc import Sequence
+from papyrax.papers.numbers import short, summary
 
-
-def summary(numbers: Sequence[float]) -> str:
-    """Mean and standard deviation over seeds, in as many digits as mean something.
-
-    >>> from papyrax.train.numbers import summary
-    >>> summary([0.951, 0.953, 0.955]), summary([12345.0]), summary([0.5, float("inf")])
-    ('0.953 ± 0.002', '12345', 'inf')
-    >>> summary([])
-    '-'
-    """
-    if not numbers:
-        return "-"
-    if not all(map(math.isfinite, numbers)):
-        # A mean would hide the seed that diverged.
-        return "NaN" if any(map(math.isnan, numbers)) else f"{sum(numbers):g}"
-    mean = statistics.fmean(numbers)
-    spread = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
-    if spread == 0.0:
-        return short(mean)
-    return f"{short(mean)} ± {spread:.1g}" if spread < 100 else f"{short(mean)} ± {spread:.0f}"
-
-
-def short(number: float) -> str:
-    """Four digits, or all of those before the point."""
-    if abs(number) >= 1e4 and abs(number) < 1e7:
-        return f"{number:.0f}"
-    return f"{number:.4g}"
+__all__ = ["duration", "short", "summary"]
 
 
 def duration(seconds: float) -> str:

@@ -4,8 +4,13 @@ import os
 import sys
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
+
+from papyrax.papers import Claim, Result
+from papyrax.train.numbers import summary
 
 PIPE_WIDTH = 160
 """Columns where nobody said how many: in a pipe, rich would cut everything to 80."""
@@ -39,6 +44,19 @@ def console(*, stderr: bool = False, **kwargs: Any) -> Console:
 def warn(message: str) -> None:
     """One line on standard error that does not stop the command."""
     print(f"papyrax: warning: {message}", file=sys.stderr)
+
+
+def measures(result: Result, claim: Claim) -> Table:
+    """The measures of a result, a row each, under the names of method and baseline."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("measure", min_width=16)
+    table.add_column(Text(claim.method), min_width=8)
+    table.add_column(Text(claim.baseline), min_width=8)
+    table.add_column("verdict", no_wrap=True)
+    for m in result.measures:
+        method, baseline = (Text(summary(n), no_wrap=True) for n in (m.method, m.baseline))
+        table.add_row(Text(m.name), method, baseline, verdict(m.holds))
+    return table
 
 
 def verdict(holds: bool | None) -> Text:

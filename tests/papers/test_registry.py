@@ -11,9 +11,10 @@ import pytest
 
 import papyrax
 from papyrax import papers
-from papyrax.papers import catalog, records
+from papyrax.papers import catalog, numbers, records
 
 FIELDS = {"slug": str, "title": str, "year": int, "area": str, "idea": str}
+OURS = {"__init__", "catalog", "numbers", "records", "registry", "results", "tables"}
 CLAIM = papers.Claim("It works.", "It is run.", "method >= 0.5", "ours", "theirs")
 MODULE = """
 from papyrax.papers import Claim, Paper
@@ -72,13 +73,12 @@ def test_arxiv_numbers_and_titles_are_unique(rows):
 
 def test_no_slug_hides_a_module_of_ours(rows):
     slugs = {row["slug"] for row in rows}
-    assert not slugs & {"catalog", "records", "registry", "tables", "results", *papers.__all__}
+    assert not slugs & (OURS | set(papers.__all__))
 
 
 def test_every_paper_module_is_catalogued(rows):
     slugs = {row["slug"] for row in rows}
-    ours = {"__init__", "catalog", "records", "registry", "tables"}
-    found = {path.stem for path in pathlib.Path(papers.__file__).parent.glob("*.py")} - ours
+    found = {path.stem for path in pathlib.Path(papers.__file__).parent.glob("*.py")} - OURS
     assert found <= slugs
 
 
@@ -184,7 +184,14 @@ def test_a_module_that_fails_is_only_catalogued(paper, text, problem):
 
 
 @pytest.mark.parametrize(
-    "part", ["papyrax.numerics.nothing", "papyrax.nothing.upcast", "nothing", "not a name"]
+    "part",
+    [
+        "papyrax.numerics.nothing",
+        "papyrax.numerics.safe",
+        "papyrax.nothing.upcast",
+        "nothing",
+        "not a name",
+    ],
 )
 def test_a_part_that_does_not_exist(paper, part):
     entry = paper(parts=("papyrax.numerics.upcast", part))
@@ -268,7 +275,8 @@ def test_checkout(tmp_path, monkeypatch):
     assert records.checkout() == tmp_path
 
 
-def test_doctests():
-    done = doctest.testmod(catalog, extraglobs={"papyrax": papyrax})
-    assert done.attempted >= 2
+@pytest.mark.parametrize("module", [catalog, numbers])
+def test_doctests(module):
+    done = doctest.testmod(module, extraglobs={"papyrax": papyrax})
+    assert done.attempted >= 3
     assert not done.failed

@@ -6,6 +6,7 @@ import pytest
 
 from papyrax import papers
 from papyrax.papers import catalog, records, tables
+from papyrax.papers.numbers import summary
 from papyrax.train import cli
 
 NAN = float("nan")
@@ -124,8 +125,8 @@ def test_rows_in_words():
     assert "| second-order optimization | 4 | 3 | 1 |" in lines
     cells = [re.split(r"(?<!\\)\|", line) for line in lines if "adahessian" in line]
     assert [c[3:5] for c in cells] == [
-        [" accuracy: 0.951 *vs* 0.55 ", " **holds** "],
-        [" accuracy: 0.951 *vs* 0.55<br>loss\\_1: 12346 ", " does not hold "],
+        [" accuracy: 0.951 ± 0.001 *vs* 0.55 ± 0.07 ", " **holds** "],
+        [" accuracy: 0.951 ± 0.001 *vs* 0.55 ± 0.07<br>loss\\_1: 12346 ", " does not hold "],
         ["  ", " not measured "],
     ]
     assert cells[0][2] == r" It is 5 \| 6 times x\_1. "
@@ -157,17 +158,24 @@ def test_a_result_under_another_acceptance_is_not_shown(checkout, tmp_path, monk
 @pytest.mark.parametrize(
     ("numbers", "text"),
     [
-        ((0.9534, 0.9535), "0.953"),
+        ((0.951, 0.953, 0.955), "0.953 ± 0.002"),
+        ((0.5, 0.5), "0.5"),
         ((12345.4,), "12345"),
         ((1.5e9,), "1.5e+09"),
         ((0.0,), "0"),
-        ((-2.0, -4.0), "-3"),
+        ((-1.0, 1.0), "0 ± 1"),
+        ((0.0006, 0.0003, 0.0009), "0.0006 ± 0.0003"),
+        ((100.0, 100.0, 100.003), "100.001 ± 0.002"),
+        ((1e-20, 1.0), "0.5 ± 0.7"),
+        ((-2.0, -4.0), "-3 ± 1"),
         ((float("inf"), 1.0), "inf"),
+        ((-float("inf"), float("inf")), "NaN"),
         ((NAN, 1.0), "NaN"),
+        ((), "-"),
     ],
 )
-def test_mean(numbers, text):
-    assert tables.mean(numbers) == text
+def test_summary(numbers, text):
+    assert summary(numbers) == text
 
 
 @pytest.mark.parametrize(

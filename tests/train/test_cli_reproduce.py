@@ -74,7 +74,7 @@ def test_a_crash_stops_nobody(fake_papers, results, capsys):
     assert sorted(fakes.calls(fake_papers)) == ["bad", "crash", "fine", "good"]
     out, err = capsys.readouterr()
     log = results / "crash.log"
-    assert f"crash: RuntimeError: no luck; see {log}" in out
+    assert f"crash crashed\n  RuntimeError: no luck; see {log}\n" in out
     assert "Traceback" not in out + err
     assert "Traceback" in log.read_text()
     assert "RuntimeError: no luck\nat all" in log.read_text()

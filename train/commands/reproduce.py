@@ -5,13 +5,12 @@ import dataclasses
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
-from rich import box
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from papyrax import papers
@@ -19,7 +18,7 @@ from papyrax.papers.catalog import has_module
 from papyrax.train import files, measure, pool, terminal
 from papyrax.train.commands.papers import select
 from papyrax.train.errors import UserError
-from papyrax.train.numbers import duration, summary
+from papyrax.train.numbers import duration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,39 +189,20 @@ class _Display:
 
 def _print(outcomes: list[pool.Outcome], folder: pathlib.Path, seconds: float) -> None:
     out = terminal.console()
-    out.print(_table(outcomes))
-    for outcome, m in _failures(outcomes):
-        out.print(Text(f"{outcome.slug}: {m.name}: accepted if {m.accept}"), soft_wrap=True)
     for outcome in outcomes:
-        if outcome.error is not None:
-            out.print(Text(f"{outcome.slug}: {outcome.error}; see {outcome.log}"), soft_wrap=True)
-    held = sum(outcome.holds for outcome in outcomes)
-    line = f"{held} of {len(outcomes)} hold · {duration(seconds)} · results in {folder}"
-    out.print(Text(line), soft_wrap=True)
-
-
-def _failures(outcomes: list[pool.Outcome]) -> Iterator[tuple[pool.Outcome, papers.Measure]]:
-    for outcome in outcomes:
-        if outcome.record is not None:
-            for m in papers.Result.from_json(outcome.record).measures:
-                if not m.holds:
-                    yield outcome, m
-
-
-def _table(outcomes: list[pool.Outcome]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("paper", "measure", "method", "baseline", "verdict"):
-        table.add_column(name, overflow="fold", style="bold" if name == "paper" else "")
-    for outcome in outcomes:
+        out.print()
         if outcome.record is None:
-            table.add_row(Text(outcome.slug), "", "", "", Text("crashed", style="red"))
+            out.print(Text(outcome.slug, style="bold").append(" crashed", style="not bold red"))
+            message = f"  {outcome.error}; see {outcome.log}"
+            out.print(Text(message), soft_wrap=True)
             continue
-        for i, m in enumerate(papers.Result.from_json(outcome.record).measures):
-            table.add_row(
-                Text(outcome.slug if i == 0 else ""),
-                Text(m.name),
-                summary(m.method),
-                summary(m.baseline),
-                terminal.verdict(m.holds),
-            )
-    return table
+        result = papers.Result.from_json(outcome.record)
+        out.print(Text(outcome.slug, style="bold"))
+        claim = papers.load(outcome.slug).PAPER.claim
+        out.print(Padding(terminal.measures(result, claim), (0, 0, 0, 2), expand=False))
+        for m in result.measures:
+            if not m.holds:
+                out.print(Padding(Text(f"{m.name}: accepted if {m.accept}"), (0, 0, 0, 2)))
+    held = sum(outcome.holds for outcome in outcomes)
+    line = f"\n{held} of {len(outcomes)} hold · {duration(seconds)} · results in {folder}"
+    out.print(Text(line), soft_wrap=True)
