@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 import tomllib
+import types
+from collections.abc import Mapping
 from typing import Any
 
 from .registry import Result
@@ -11,6 +13,16 @@ from .registry import Result
 FOLDER = pathlib.Path(__file__).parent
 SHIPPED = FOLDER / "results"
 """The results that come with the package."""
+
+RUN: Mapping[str, type | types.UnionType] = {
+    "acceptance": str,
+    "seconds": int | float,
+    "versions": dict,
+    "device": dict,
+    "commit": str | None,
+    "date": str,
+}
+"""What a record says of the run, beside the fields of its `Result`."""
 
 
 def checkout() -> pathlib.Path | None:
@@ -59,8 +71,9 @@ def read(path: pathlib.Path) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = json.loads(text)
         Result.from_json(record)
-        if not isinstance(record["acceptance"], str):
-            raise ValueError("acceptance is not a text")
+        for name, kind in RUN.items():
+            if not isinstance(record[name], kind):
+                raise ValueError(f"{name} is {record[name]!r}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path}: not a recorded result ({type(error).__name__}: {error})"

@@ -78,6 +78,18 @@ def listing(folder: pathlib.Path, *unwritten: str) -> pathlib.Path:
     return path
 
 
+def run(acceptance: str) -> dict[str, object]:
+    """What a record says of its run, beside the result."""
+    return {
+        "acceptance": acceptance,
+        "seconds": 1.5,
+        "versions": {"jax": "0.10.2"},
+        "device": {"platform": "cpu", "kind": "cpu", "count": 1},
+        "commit": None,
+        "date": "2026-01-01T00:00:00+00:00",
+    }
+
+
 def install(folder: pathlib.Path, monkeypatch) -> None:
     """Puts the papers of a folder in the place of the real ones, in this process."""
     monkeypatch.setattr(catalog, "CATALOG", folder / "catalog.json")

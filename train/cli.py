@@ -13,6 +13,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import io
 import os
 import shutil
 import sys
@@ -88,6 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit status.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that has no "±" gets a "?" instead of an error.
+            stream.reconfigure(errors="replace")
     try:
         status = _run(argv)
         sys.stdout.flush()
@@ -126,13 +131,16 @@ def _run(argv: list[str]) -> int:
         ) from error
     command = getattr(importlib.import_module(f"papyrax.train.commands.{name}"), name.capitalize())
     try:
-        parsed = tyro.cli(
-            command,
-            prog=f"papyrax {name}",
-            description=description(command),
-            args=arguments,
-            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
-        )
+        if hasattr(command, "parse"):  # its defaults depend on its first word
+            parsed = command.parse(arguments)
+        else:
+            parsed = tyro.cli(
+                command,
+                prog=f"papyrax {name}",
+                description=description(command),
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+            )
     except SystemExit as end:  # --help, or an argument that does not parse: tyro has said why
         return end.code if isinstance(end.code, int) else 2
     status: int = parsed.run()

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import fakes
 import pytest
 
 import papyrax
@@ -143,7 +144,7 @@ def record(value, holds, accept=CLAIM.accept):
     measure = papers.Measure("score", (value,), accept, holds)
     figure = papers.Figure("t", "x", "y", ())
     result = papers.Result("any", "quick", (0,), (measure,), figure)
-    return {**result.to_json(), "acceptance": accept}
+    return {**result.to_json(), **fakes.run(accept)}
 
 
 def write_record(slug, data):
@@ -233,6 +234,14 @@ def test_a_damaged_record(paper, text):
     state = papers.find(entry.slug).state
     assert state.status == "implemented"
     assert str(path) in state.problem
+
+
+@pytest.mark.parametrize("name", list(records.RUN))
+def test_a_record_says_how_it_was_measured(paper, name):
+    entry = paper()
+    write_record(entry.slug, {**record(0.75, True), name: []})
+    with pytest.raises(ValueError, match=rf"not a recorded result \(ValueError: {name} is \[\]"):
+        papers.recorded(entry.slug)
 
 
 def test_recorded_falls_back_to_what_is_shipped(paper, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -118,6 +119,18 @@ def test_show(fake_papers, capsys):
     from papyrax import numerics
 
     assert getattr(numerics, first).__doc__.splitlines()[0] in out
+
+
+def test_show_where_the_terminal_knows_only_ascii():
+    code = "import sys; from papyrax.train.cli import main; sys.exit(main(['show', 'adahessian']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0
+    assert "adahessian ? 2020" in done.stdout
 
 
 def test_show_a_broken_paper(fake_papers, capsys):
