@@ -2,8 +2,8 @@
 
 | name            | train / test  | inputs                  | labels                          |
 |-----------------|---------------|-------------------------|---------------------------------|
-| `digits`        | 1437 / 360    | 8x8x1 images in [0, 1]  | 10 classes                      |
-| `breast_cancer` | 455 / 114     | 30 standardised numbers | 2 classes                       |
+| `digits`        | 1438 / 359    | 8x8x1 images in [0, 1]  | 10 classes                      |
+| `breast_cancer` | 456 / 113     | 30 standardised numbers | 2 classes                       |
 | `wine`          | 142 / 36      | 13 standardised numbers | 3 classes                       |
 | `iris`          | 120 / 30      | 4 standardised numbers  | 3 classes                       |
 | `diabetes`      | 354 / 88      | 10 standardised numbers | a standardised number           |
@@ -152,7 +152,9 @@ class PhotoPatches(_Builder):
     """Patches of scikit-learn's two photographs; test patches lie right of all training ones."""
 
     SIZE, STRIDE, BORDER = 32, 8, 512
-    FEATURES: ClassVar = {"image": tfds.features.Tensor(shape=(SIZE, SIZE, 3), dtype=np.uint8)}
+    FEATURES: ClassVar = {
+        "image": tfds.features.Tensor(shape=(SIZE, SIZE, 3), dtype=np.uint8, encoding="bytes")
+    }
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Records]:
         from sklearn import datasets
@@ -185,7 +187,7 @@ class PythonSource(_Builder):
     LENGTH = 256
 
     def _info(self) -> tfds.core.DatasetInfo:
-        tokens = tfds.features.Tensor(shape=(self.LENGTH + 1,), dtype=np.uint8)
+        tokens = tfds.features.Tensor(shape=(self.LENGTH + 1,), dtype=np.uint8, encoding="bytes")
         return tfds.core.DatasetInfo(
             builder=self, features=tfds.features.FeaturesDict({"tokens": tokens})
         )

@@ -17,6 +17,9 @@ from papyrax.train.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
+LONGEST = 1 << 16
+"""The longest sequence of text; the test split holds a few of these."""
+
 
 def load(
     name: str,
@@ -56,7 +59,8 @@ def load(
       process_count: how many there are.
       data_dir: where prepared sets are, instead of `$PAPYRAX_DATA` (embedded sets) or
         `$TFDS_DATA_DIR`.
-      num_workers: processes that read ahead; 0 reads in this one.
+      num_workers: processes that read ahead; 0 reads in threads of this one. The processes import
+        the main script again, whose work must be under `if __name__ == "__main__":`.
       transforms: maps on one example, in order (see `papyrax.train.data.transforms`).
       image_size: side of the square that images are cut and resized to.
       sequence_length: of `python_source`, 256 by default.
@@ -67,6 +71,12 @@ def load(
     Raises:
       UserError: where the data set cannot be had; one line that says what to do.
       ValueError: for numbers that do not fit together.
+
+    >>> batches = load("iris", batch_size=8)
+    >>> next(batches)["inputs"].shape
+    (8, 4)
+    >>> batches.spec.num_classes
+    3
     """
     least = {
         "batch_size": (batch_size, 1),
@@ -86,6 +96,8 @@ def load(
         raise ValueError(
             f"batch_size: got {batch_size}, takes a multiple of process_count, {process_count}"
         )
+    if sequence_length is not None and sequence_length > LONGEST:
+        raise ValueError(f"sequence_length: got {sequence_length}, takes at most {LONGEST}")
     if sequence_length is not None and name != "python_source":
         raise UserError(f"{name}: takes no sequence_length; only python_source does")
 

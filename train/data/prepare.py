@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import functools
 import io
 import os
 import pathlib
@@ -49,9 +48,13 @@ def find(name: str, *, data_dir: str | os.PathLike[str] | None, sequence_length:
     return _from_tfds(name, data_dir)
 
 
-def corrupt(folder: str | os.PathLike[str], error: Exception) -> UserError:
-    """The error for a prepared folder that cannot be read."""
+def unreadable(folder: str | os.PathLike[str], error: Exception) -> UserError:
+    """The error for a prepared folder whose files cannot be read."""
     why = " ".join(str(error).split())[:200]
+    if isinstance(error, ImportError):
+        return UserError(f"{folder}: cannot be read: {why}; pip install 'papyrax[train]'")
+    if "Permission denied" in why:
+        return UserError(f"{folder}: cannot be read: {why}")
     return UserError(f"{folder}: is damaged ({type(error).__name__}: {why}); delete this folder")
 
 
@@ -60,27 +63,26 @@ def _embedded(name: str, data_dir: str | os.PathLike[str] | None, sequence_lengt
 
     from papyrax.train.data import embedded
 
+    make = embedded.builder_class(name, sequence_length)
     chosen = data_dir or os.environ.get("PAPYRAX_DATA") or "~/.cache/papyrax/data"
-    root = pathlib.Path(chosen).expanduser().absolute()
-    make = functools.partial(
-        embedded.builder_class(name, sequence_length), file_format="array_record"
-    )
-    folder = pathlib.Path(make(data_dir=root).data_dir)
-    if not folder.exists():
-        try:
+    root = pathlib.Path(os.path.abspath(os.path.expanduser(chosen)))
+    folder = root.joinpath(name, *(c.name for c in make.BUILDER_CONFIGS), str(make.VERSION))
+    try:
+        if not folder.exists():
             _prepare(name, make, root, folder)
-        except ImportError as error:
-            needs = f"{name}: cannot be prepared: {error}; pip install 'papyrax[train]'"
-            raise UserError(" ".join(needs.split())) from error
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise UserError(
-                f"{root}: cannot hold prepared data: {why}; set PAPYRAX_DATA to another folder"
-            ) from error
+    except ImportError as error:
+        raise UserError(
+            f"{name}: cannot be prepared: {error.msg}; pip install 'papyrax[train]'"
+        ) from error
+    except (OSError, RuntimeError) as error:  # the writer of records raises the latter
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(
+            f"{root}: cannot hold prepared data: {why}; set PAPYRAX_DATA to another folder"
+        ) from error
     try:
         return tfds.core.read_only_builder.builder_from_directory(folder)
     except Exception as error:
-        raise corrupt(folder, error) from error
+        raise unreadable(folder, error) from error
 
 
 def _prepare(name: str, make: Any, root: pathlib.Path, folder: pathlib.Path) -> None:
@@ -96,7 +98,7 @@ def _prepare(name: str, make: Any, root: pathlib.Path, folder: pathlib.Path) -> 
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=_PREPARING, dir=root) as aside:
-        builder = make(data_dir=aside)
+        builder = make(data_dir=aside, file_format="array_record")
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             builder.download_and_prepare(download_config=config)
@@ -122,7 +124,7 @@ def _from_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     except tfds.core.DatasetNotFoundError:
         pass
     except Exception as error:
-        raise corrupt(os.path.join(folder, base), error) from error
+        raise unreadable(os.path.join(folder, base), error) from error
     known = tfds.list_builders(with_community_datasets=False)
     if base in known:
         raise UserError(

@@ -40,7 +40,7 @@ class Source:
         try:
             new = dict(zip(missing, self._records.__getitems__(missing), strict=True))
         except Exception as error:
-            raise prepare.corrupt(self._folder, error) from error
+            raise prepare.unreadable(self._folder, error) from error
         if self._kept is not None:
             self._kept.update(new)
         return [new[n] if n in new else kept[n] for n in numbers]
@@ -73,10 +73,10 @@ def open_source(name: str, builder: Any, split: str) -> Source:
         ) from error
     except (AssertionError, ValueError) as error:
         if "[" not in split:
-            raise prepare.corrupt(builder.data_dir, error) from error
+            raise prepare.unreadable(builder.data_dir, error) from error
         raise UserError(f"{name}: split {split!r}: {' '.join(str(error).split())}") from error
     except Exception as error:
-        raise prepare.corrupt(builder.data_dir, error) from error
+        raise prepare.unreadable(builder.data_dir, error) from error
     if not len(records):
         raise UserError(f"{name}: split {split!r} is empty")
     return Source(records, builder.data_dir)
