@@ -1,5 +1,6 @@
 """Attention operators with the signature of `jax.nn.dot_product_attention`."""
 
+from .dot_product import dot_product_attention
 from .linear import (
     LinearAttentionState,
     linear_attention,
@@ -15,6 +16,7 @@ __all__ = [
     "MalaState",
     "Rotary",
     "apply_rope",
+    "dot_product_attention",
     "linear_attention",
     "linear_attention_init",
     "linear_attention_step",

@@ -1,0 +1,216 @@
+"""Softmax attention, differentiable to second order without a matrix of weights in memory."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ..kernels.flash_attention import Config, Inputs, Masks, Output, attention
+from ..numerics import (
+    check,
+    check_broadcastable,
+    check_floating,
+    check_integer,
+    check_positive,
+    check_range,
+    check_shape,
+)
+from .arguments import check_attention, check_mask
+
+Window = int | tuple[int | None, int | None]
+
+
+def _window(window: Window | None) -> tuple[int | None, int | None] | None:
+    if window is None:
+        return None
+    sides: Any = (window, window) if isinstance(window, int) else tuple(window)
+    check(
+        len(sides) == 2 and all(s is None or s >= 0 for s in sides),
+        "local_window_size",
+        f"got {window}, takes a number or a pair (left, right) of numbers from 0, or None",
+    )
+    return sides
+
+
+def _pairwise(x: Any, groups: tuple[int, int]) -> Any:
+    """[..., N, T, S] with up to four axes as [B, K, G, T, S]."""
+    x = jnp.asarray(x)
+    x = x.reshape((1,) * (4 - x.ndim) + x.shape)
+    heads = (1, 1) if x.shape[1] == 1 else groups
+    return x.reshape(x.shape[0], *heads, *x.shape[2:])
+
+
+def _lengths(name: str, x: Any, batch: int) -> Any:
+    if x is None:
+        return None
+    check_integer(**{name: x})
+    check_shape(name, x, (batch,), "[batch]")
+    return jnp.asarray(x, jnp.int32)
+
+
+def _segments(query_ids: Any, key_ids: Any, batch: int, queries: int, keys: int) -> Any:
+    names = "query_segment_ids", "key_value_segment_ids"
+    if query_ids is None and key_ids is None:
+        return None, None
+    for name, x, size, of in zip(names, (query_ids, key_ids), (queries, keys), ("queries", "keys")):
+        check(x is not None, name, "got None, takes segments, as the other side has them")
+        check_integer(**{name: x})
+        check_shape(name, x, (batch, size), f"[batch, {of}]")
+    return jnp.asarray(query_ids, jnp.int32), jnp.asarray(key_ids, jnp.int32)
+
+
+def _add_sinks(out: Any, lse: Any, sinks: Any) -> tuple[Any, Any]:
+    """A further key of logit `sinks` [heads] and value zero, for rows [B, T, N]."""
+    sinks = sinks.astype(lse.dtype)
+    gap = lse - sinks
+    scaled = jax.nn.sigmoid(gap)[..., None] * out.astype(lse.dtype)
+    return scaled.astype(out.dtype), sinks + jax.nn.softplus(gap)
+
+
+def dot_product_attention(
+    query: Float[Array, "*B T N H"],
+    key: Float[Array, "*B S K H"],
+    value: Float[Array, "*B S K E"],
+    bias: Float[Array, "*#BNTS"] | None = None,
+    mask: Bool[Array, "*#BNTS"] | None = None,
+    *,
+    scale: float | Float[Array, ""] | None = None,
+    is_causal: bool = False,
+    query_seq_lengths: Int[Array, "B"] | None = None,
+    key_value_seq_lengths: Int[Array, "B"] | None = None,
+    local_window_size: Window | None = None,
+    query_segment_ids: Int[Array, "B T"] | None = None,
+    key_value_segment_ids: Int[Array, "B S"] | None = None,
+    logits_soft_cap: float | None = None,
+    sinks: Float[Array, "N"] | None = None,
+    dropout_rate: float = 0.0,
+    dropout_rng: Any = None,
+    return_lse: bool = False,
+    return_residual: bool = False,
+    implementation: str | None = None,
+    precision: jax.lax.PrecisionLike = None,
+) -> Any:
+    """Softmax attention, with kernels for its first and second derivatives.
+
+        out_i = sum_j P_ij v_j,   P_ij = exp(S_ij - lse_i),   lse_i = log sum_j exp(S_ij)
+        S_ij = scale q_i . k_j + bias_ij,   or cap tanh(scale q_i . k_j / cap) + bias_ij
+
+    The signature is that of `jax.nn.dot_product_attention` with more options. `jax.jvp`, `jax.grad`
+    and every nesting of the two, such as Hessian-vector products, run tile by tile in memory linear
+    in the number of tokens; orders beyond the second fall back to plain differentiation. A query
+    that sees no key yields zeros, and its derivatives are zero.
+
+    Args:
+      query: [batch, queries, heads, dim], or without the batch axis.
+      key: [batch, keys, key_heads, dim]; key_heads divides heads, and query head n reads key head
+        n // (heads / key_heads).
+      value: [batch, keys, key_heads, value_dim].
+      bias: added to the logits; broadcasts to [batch, heads, queries, keys].
+      mask: boolean, True shows; broadcasts to [batch, heads, queries, keys].
+      scale: factor of the logits; 1 / sqrt(dim) for None. An array is differentiated.
+      is_causal: query i sees the keys 0 to i.
+      query_seq_lengths: [batch]; later queries are padding and yield zeros.
+      key_value_seq_lengths: [batch]; later keys are padding and hidden.
+      local_window_size: (left, right), how far query i sees from key i, or one number for both
+        sides; None in a side's place for no end.
+      query_segment_ids: [batch, queries]; a query sees only keys of its own segment.
+      key_value_segment_ids: [batch, keys].
+      logits_soft_cap: bounds the logits to +-cap, before the bias is added.
+      sinks: [heads], logits of a key with value zero that every query sees, masked or not.
+      dropout_rate: the probability with which a weight is set to zero; the others are divided by
+        1 - rate.
+      dropout_rng: a key of `jax.random`, for a positive rate.
+      return_lse: return the log-sum-exp of each row of logits too, differentiable.
+      return_residual: `jax.nn`'s name for `return_lse`; there it has no derivative.
+      implementation: "xla" (all logits in memory), "xla_chunked", or a kernel's name; None takes
+        the best for the platform that the program is lowered for. One that cannot run raises.
+      precision: of the products of float32 matrices.
+
+    Returns:
+      The attention [batch, queries, heads, value_dim]; with `return_lse` also the log-sum-exp
+      [batch, queries, heads] in float32 or float64, -inf for a query that sees nothing.
+
+    Raises:
+      ValueError: for a wrong shape, dtype or hyper-parameter, or an implementation that cannot run.
+
+    Source: FlashAttention, arXiv 2205.14135, algorithm 1, and FlashAttention-2, arXiv 2307.08691,
+    for the value and gradient; the tangent kernels are this library's. `logits_soft_cap` as in
+    Gemma 2, arXiv 2408.00118, 2.2 (before the bias; tokamax adds the bias first); `sinks` as in
+    StreamingLLM, arXiv 2309.17453, with the learned logit of gpt-oss.
+
+    >>> keys = jax.random.split(jax.random.key(0), 3)
+    >>> q, k, v = (jax.random.normal(key, (1, 6, 2, 4)) for key in keys)
+    >>> loss = lambda q: jnp.sum(dot_product_attention(q, k, v, is_causal=True) ** 2)
+    >>> hessian_vector = jax.jvp(jax.grad(loss), (q,), (q,))[1]
+    >>> hessian_vector.shape
+    (1, 6, 2, 4)
+    """
+    batched = np.ndim(query) == 4
+    if np.ndim(query) == 3:
+        query, key, value = (jnp.asarray(x)[None] for x in (query, key, value))
+    check_attention(query, key, value)
+    batch, queries, heads, dim = query.shape
+    keys, key_heads = key.shape[1:3]
+    full = (batch, heads, queries, keys)
+    check_mask(mask, query, key)
+    if bias is not None:
+        check_floating(bias=bias)
+        check_broadcastable("bias", bias, full, "[batch, heads, queries, keys]")
+    if logits_soft_cap is not None:
+        check_positive(logits_soft_cap=logits_soft_cap)
+    check_range("dropout_rate", dropout_rate, 0, 1, open_high=True)
+    check(
+        dropout_rate == 0 or dropout_rng is not None,
+        "dropout_rng",
+        f"got None, takes a key as dropout_rate is {dropout_rate}",
+    )
+    if sinks is not None:
+        check_floating(sinks=sinks)
+        check_shape("sinks", sinks, (heads,), "[heads]")
+    if scale is None:
+        scale = 1 / math.sqrt(dim)
+    dtype = jnp.result_type(query, key, value)
+    query, key, value = (jnp.asarray(x, dtype) for x in (query, key, value))
+    if isinstance(scale, jax.Array):
+        check_shape("scale", scale, (), "[]")
+        query, scale = (query * scale).astype(dtype), 1.0
+    segments = _segments(query_segment_ids, key_value_segment_ids, batch, queries, keys)
+    groups = key_heads, heads // key_heads
+    seed = None
+    if dropout_rate:
+        seed = jax.random.bits(dropout_rng, (2,), jnp.uint32)
+    x = Inputs(
+        jnp.transpose(query.reshape(batch, queries, *groups, dim), (0, 2, 3, 1, 4)),
+        jnp.swapaxes(key, 1, 2),
+        jnp.swapaxes(value, 1, 2),
+        None if bias is None else _pairwise(bias, groups),
+    )
+    masks = Masks(
+        mask=None if mask is None else _pairwise(mask, groups),
+        query_segments=segments[0],
+        key_segments=segments[1],
+        query_lengths=_lengths("query_seq_lengths", query_seq_lengths, batch),
+        key_lengths=_lengths("key_value_seq_lengths", key_value_seq_lengths, batch),
+        seed=seed,
+    )
+    config = Config(
+        scale=float(scale),
+        causal=bool(is_causal),
+        window=_window(local_window_size),
+        cap=None if logits_soft_cap is None else float(logits_soft_cap),
+        dropout=float(dropout_rate),
+        implementation=implementation,
+        precision=precision,
+    )
+    y: Output = attention(x, masks, config)
+    out = jnp.transpose(y.out, (0, 3, 1, 2, 4)).reshape(batch, queries, heads, -1)
+    lse = jax.lax.stop_gradient(y.shift) + y.logsum
+    lse = jnp.transpose(lse, (0, 3, 1, 2)).reshape(batch, queries, heads)
+    if sinks is not None:
+        out, lse = _add_sinks(out, lse, jnp.asarray(sinks))
+    if not batched:
+        out, lse = out[0], lse[0]
+    return (out, lse) if return_lse or return_residual else out

@@ -1,0 +1,95 @@
+"""Chooses the implementation of attention for the platform lowered for; wires its derivatives."""
+
+import importlib
+from typing import Any
+
+import jax
+
+from ...numerics import check
+from ..second_order import second_order
+from . import reference
+from .operands import Config, Inputs, Masks, Output
+
+# Best first. `None` takes the first that can run what is asked on the platform lowered for.
+IMPLEMENTATIONS = ("xla_chunked", "xla")
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{__package__}.{name}")
+
+
+def _choose(config: Config, x: Inputs, masks: Masks, platform: str) -> str:
+    """The implementation for a platform; explicit ones raise where they cannot run."""
+    if config.implementation is not None:
+        reasons = why_not(config.implementation, config, x, masks, platform)
+        check(not reasons, "implementation", f"got {config.implementation!r}; {'; '.join(reasons)}")
+        return config.implementation
+    return next(n for n in IMPLEMENTATIONS if not why_not(n, config, x, masks, platform))
+
+
+def why_not(
+    name: str, config: Config, x: Inputs, masks: Masks, platform: str | None = None
+) -> list[str]:
+    """The reasons why an implementation cannot run; those of the platform only if it is given."""
+    module = _module(name)
+    return getattr(module, "why_not", lambda *_: [])(config, x, masks, platform)
+
+
+def _dispatch(kernel: str) -> Any:
+    def run(x: Inputs, *args: Any, config: Config, platform: str) -> Any:
+        name = _choose(config, x, args[-1], platform)
+        return getattr(_module(name), kernel)(x, *args, config=config, platform=platform)
+
+    return run
+
+
+_attention = second_order(
+    "attention",
+    forward=_dispatch("forward"),
+    tangent=_dispatch("tangent"),
+    cotangent=_dispatch("cotangent"),
+    hessian=_dispatch("hessian"),
+    second_tangent=_dispatch("second_tangent"),
+    reference=reference.forward,
+    by_platform=True,
+)
+
+
+def attention(x: Inputs, masks: Masks, config: Config) -> Output:
+    """Softmax attention in the kernels' layout, differentiable to any order.
+
+    Args:
+      x: the arrays to differentiate in.
+      masks: what hides keys.
+      config: hyper-parameters.
+
+    Returns:
+      The attention and its log-sum-exp in two parts.
+
+    Raises:
+      ValueError: naming `implementation` where the one asked for does not exist or cannot run.
+    """
+    name = config.implementation
+    names = ", ".join(map(repr, IMPLEMENTATIONS))
+    check(name is None or name in IMPLEMENTATIONS, "implementation", f"got {name!r}, takes {names}")
+    if name is not None:
+        reasons = why_not(name, config, x, masks)
+        check(not reasons, "implementation", f"got {name!r}; {'; '.join(reasons)}")
+    return _attention(x, (), masks, config=config)
+
+
+def implementations() -> dict[str, str | None]:
+    """Which implementations run on this machine's default backend.
+
+    Returns:
+      For each name, None where it runs, else why not.
+
+    >>> implementations()["xla_chunked"] is None
+    True
+    """
+    platform = jax.default_backend()
+    report = {}
+    for name in IMPLEMENTATIONS:
+        reasons: list[str] = getattr(_module(name), "unavailable", lambda _: [])(platform)
+        report[name] = "; ".join(reasons) or None
+    return report

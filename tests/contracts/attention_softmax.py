@@ -1,0 +1,73 @@
+"""Declarations for softmax attention in `papyrax.attention`."""
+
+import numpy as np
+
+from contracts.case import Bad, Case
+
+
+def qkv(rng):
+    return {
+        "query": rng.normal(size=(2, 5, 4, 4)),
+        "key": rng.normal(size=(2, 6, 2, 4)),
+        "value": rng.normal(size=(2, 6, 2, 3)),
+    }
+
+
+def masked(rng):
+    return {
+        **qkv(rng),
+        "bias": rng.normal(size=(1, 4, 5, 6)),
+        "mask": rng.random((2, 1, 5, 6)) > 0.4,
+    }
+
+
+def padded(rng):
+    return {
+        **qkv(rng),
+        "query_seq_lengths": np.array([3, 5], np.int32),
+        "key_value_seq_lengths": np.array([4, 0], np.int32),
+    }
+
+
+def packed(rng):
+    return {
+        **qkv(rng),
+        "sinks": rng.normal(size=4),
+        "query_segment_ids": np.array([[0, 0, 1, 1, 2], [0, 1, 1, 1, 3]], np.int32),
+        "key_value_segment_ids": np.array([[0, 0, 0, 1, 1, 1], [0, 1, 1, 2, 2, 3]], np.int32),
+    }
+
+
+NAME = "papyrax.attention.dot_product_attention"
+ALL = ("query", "key", "value")
+BAD = (
+    Bad("query", {"query": np.ones((5, 4))}),
+    Bad("query", {"query": np.ones((2, 5, 4, 4), np.int32)}),
+    Bad("key", {"key": np.ones((2, 6, 3, 4))}),
+    Bad("key", {"key": np.ones((2, 6, 2, 3))}),
+    Bad("value", {"value": np.ones((2, 5, 2, 3))}),
+    Bad("bias", {"bias": np.ones((2, 3, 5, 6))}),
+    Bad("bias", {"bias": np.ones((2, 4, 5, 6), bool)}),
+    Bad("mask", {"mask": np.ones((2, 4, 5, 6), np.float64)}),
+    Bad("mask", {"mask": np.ones((2, 4, 6, 5), bool)}),
+    Bad("scale", {"scale": np.ones(3)}),
+    Bad("query_seq_lengths", {"query_seq_lengths": np.ones(3, np.int32)}),
+    Bad("key_value_seq_lengths", {"key_value_seq_lengths": np.ones(2)}),
+    Bad("local_window_size", {"local_window_size": (1, 2, 3)}),
+    Bad("local_window_size", {"local_window_size": -1}),
+    Bad("key_value_segment_ids", {"query_segment_ids": np.ones((2, 5), np.int32)}),
+    Bad("query_segment_ids", {"key_value_segment_ids": np.ones((2, 6), np.int32)}),
+    Bad("logits_soft_cap", {"logits_soft_cap": 0.0}),
+    Bad("sinks", {"sinks": np.ones(3)}),
+    Bad("dropout_rate", {"dropout_rate": 1.0}),
+    Bad("dropout_rng", {"dropout_rate": 0.5}),
+    Bad("implementation", {"implementation": "cudnn"}),
+)
+
+CASES = [
+    Case(NAME, masked, (*ALL, "bias"), rows_in=(*ALL, "mask"), bad=BAD),
+    Case(NAME, qkv, ALL, {"is_causal": True, "return_lse": True}, "lse", keeps_dtype=False),
+    Case(NAME, padded, ALL, {"local_window_size": (2, 1), "logits_soft_cap": 2.0}, "padded"),
+    Case(NAME, packed, (*ALL, "sinks"), {}, "packed", rows=None),
+    Case(NAME, masked, (*ALL, "bias"), {"implementation": "xla"}, "xla", rows_in=(*ALL, "mask")),
+]
