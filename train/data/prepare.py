@@ -5,6 +5,7 @@ import difflib
 import io
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -116,20 +117,19 @@ def _prepare(name: str, make: Any, root: pathlib.Path, folder: pathlib.Path) -> 
 def _from_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     import tensorflow_datasets as tfds
 
+    known = tfds.list_builders(with_community_datasets=False)
+    base = re.split("[/:]", name)[0]
     folder = data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
     folder = os.path.expanduser(os.fspath(folder))
-    base = name.split(":")[0].split("/")[0]
-    try:
-        return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
-    except tfds.core.DatasetNotFoundError:
-        pass
-    except Exception as error:
-        raise unreadable(os.path.join(folder, base), error) from error
-    known = tfds.list_builders(with_community_datasets=False)
-    if base in known:
-        raise UserError(
-            f"{name}: is not prepared in {folder}; run {how_to_prepare(name, data_dir)}"
-        )
+    if re.fullmatch(r"[A-Za-z_]\w*(/[\w.+-]+)?(:[\w.*]+)?", name):
+        try:
+            return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
+        except tfds.core.DatasetNotFoundError:
+            if base in known:
+                how = how_to_prepare(name, data_dir)
+                raise UserError(f"{name}: is not prepared in {folder}; {how}") from None
+        except Exception as error:
+            raise unreadable(os.path.join(folder, base), error) from error
     near = difflib.get_close_matches(base, [*EMBEDDED, *known], n=3)
     hint = (
         f"did you mean {' or '.join(map(repr, near))}?"
@@ -140,8 +140,11 @@ def _from_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
 
 
 def how_to_prepare(name: str, data_dir: str | os.PathLike[str] | None = None) -> str:
-    """The shell command that downloads and prepares a TFDS set for random access."""
+    """The shell command that downloads and prepares a TFDS set for random access.
+
+    Reading needs no TensorFlow, but most builders of TFDS use it to write.
+    """
     where = f", data_dir='{os.fspath(data_dir)}'" if data_dir else ""
     builder = f"tfds.builder('{name}', file_format='array_record'{where})"
     code = f"import tensorflow_datasets as tfds; {builder}.download_and_prepare()"
-    return f'python -c "{code}"'
+    return f'run, where tensorflow is installed too: python -c "{code}"'

@@ -39,6 +39,8 @@ class Source:
         missing = [n for n in dict.fromkeys(numbers) if n not in kept]
         try:
             new = dict(zip(missing, self._records.__getitems__(missing), strict=True))
+            if any(value is None for record in new.values() for value in record.values()):
+                raise ValueError("a record is empty")  # of a file that was cut off
         except Exception as error:
             raise prepare.unreadable(self._folder, error) from error
         if self._kept is not None:
@@ -65,18 +67,20 @@ def open_source(name: str, builder: Any, split: str) -> Source:
         if part.split("[")[0].strip() not in info.splits:
             raise UserError(f"{name}: has no split {part!r}; takes {', '.join(info.splits)}")
     try:
-        records = builder.as_data_source(split)
+        count = info.splits[split].num_examples
+    except Exception as error:
+        raise UserError(f"{name}: split {split!r}: {' '.join(str(error).split())}") from error
+    if not count:
+        raise UserError(f"{name}: split {split!r} is empty")
+    try:
+        return Source(builder.as_data_source(split), builder.data_dir)
     except NotImplementedError as error:
+        root = str(builder.data_dir).removesuffix(info.full_name)
         raise UserError(
             f"{name}: is prepared as {info.file_format.value}, which has no random access; "
-            f"delete {builder.data_dir} and run {prepare.how_to_prepare(name)}"
+            f"delete {builder.data_dir} and {prepare.how_to_prepare(name, root)}"
         ) from error
-    except (AssertionError, ValueError) as error:
-        if "[" not in split:
-            raise prepare.unreadable(builder.data_dir, error) from error
-        raise UserError(f"{name}: split {split!r}: {' '.join(str(error).split())}") from error
+    except UserError:
+        raise
     except Exception as error:
         raise prepare.unreadable(builder.data_dir, error) from error
-    if not len(records):
-        raise UserError(f"{name}: split {split!r} is empty")
-    return Source(records, builder.data_dir)

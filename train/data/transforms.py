@@ -68,10 +68,10 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
     height, width, channels = image.shape
     side = min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
-    picture = Image.fromarray(image[..., 0] if channels == 1 else image)
-    box = (left, top, left + side, top + side)
-    scaled = picture.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = image[top : top + side, left : left + side]
+    picture = Image.fromarray(square[..., 0] if channels == 1 else square)
+    scaled = picture.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(scaled).reshape(size, size, channels)
 
 
