@@ -47,23 +47,50 @@ def to_json(data: Any, *, indent: int | None = 1) -> str:
     """Strict JSON, which has no NaN and no infinity: these are written as strings.
 
     The strings are "NaN", "Infinity" and "-Infinity". Python's `float()` reads them, and so does
-    `papyrax.papers.Result.from_json`, so a measured NaN is still one after a round trip.
+    `papyrax.papers.Result.from_json`, so a measured NaN is still one after a round trip. A list of
+    plain values takes one line, so that a curve of a hundred points is not a hundred lines.
 
     Args:
       data: dicts, lists, tuples, strings, numbers, booleans and None.
-      indent: spaces a level; None writes one line.
+      indent: spaces a level; None writes everything in one line.
 
     Returns:
       The text, with a line end after it.
+
+    >>> from papyrax.train.files import to_json
+    >>> print(to_json({"x": (1, float("inf")), "y": [{"z": None}]}), end="")
+    {
+     "x": [1, "Infinity"],
+     "y": [
+      {
+       "z": null
+      }
+     ]
+    }
     """
-    return json.dumps(_strict(data), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    return _format(data, "\n", indent) + "\n"
 
 
-def _strict(data: Any) -> Any:
-    if isinstance(data, float) and not math.isfinite(data):
-        return "NaN" if math.isnan(data) else "Infinity" if data > 0 else "-Infinity"
+def _format(data: Any, line: str, indent: int | None) -> str:
     if isinstance(data, Mapping):
-        return {key: _strict(value) for key, value in data.items()}
+        inner = _deeper(line, indent)
+        items = [f"{json.dumps(str(k))}: {_format(v, inner, indent)}" for k, v in data.items()]
+        return _join("{", items, "}", line, indent if items else None)
     if isinstance(data, list | tuple):
-        return [_strict(value) for value in data]
-    return data
+        nested = any(isinstance(value, Mapping | list | tuple) for value in data)
+        items = [_format(value, _deeper(line, indent), indent) for value in data]
+        return _join("[", items, "]", line, indent if nested else None)
+    if isinstance(data, float) and not math.isfinite(data):
+        return '"NaN"' if math.isnan(data) else '"Infinity"' if data > 0 else '"-Infinity"'
+    return json.dumps(data, ensure_ascii=False, allow_nan=False)
+
+
+def _deeper(line: str, indent: int | None) -> str:
+    return line + " " * (indent or 0)
+
+
+def _join(first: str, items: list[str], last: str, line: str, indent: int | None) -> str:
+    if indent is None:
+        return first + ", ".join(items) + last
+    inner = _deeper(line, indent)
+    return first + inner + f",{inner}".join(items) + line + last

@@ -47,3 +47,33 @@ def test_json_is_strict_and_keeps_what_is_not_finite():
     assert math.isnan(float(data["a"][1]))
     assert float(data["a"][2][1]) == -math.inf
     assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        [],
+        [[]],
+        {"a": {}, "b": [], "c": [{}]},
+        [1, "two", None, True, 0.1],
+        {"a": [[1.0, 2.0], [3.0, 4.0]], "b": [{"c": "[ x,\n y ]"}]},
+        "é",
+        -1.5e-300,
+    ],
+)
+def test_json_is_read_as_it_was_written(data):
+    assert json.loads(to_json(data)) == data
+    assert json.loads(to_json(data, indent=2)) == data
+    line = to_json(data, indent=None)
+    assert json.loads(line) == data
+    assert line.count("\n") == 1
+
+
+def test_json_puts_a_list_of_numbers_on_a_line():
+    assert to_json({"y": [[1, 2], [3, 4]]}) == '{\n "y": [\n  [1, 2],\n  [3, 4]\n ]\n}\n'
+
+
+def test_json_refuses_what_it_cannot_say():
+    with pytest.raises(TypeError):
+        to_json({"a": object()})
