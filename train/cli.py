@@ -3,7 +3,8 @@
 A command is a module `papyrax.train.commands.<name>` with a frozen dataclass of the same name,
 capitalized (`commands/show.py` has `Show`). Its fields are the arguments, read by tyro; its
 docstring is the help; `run(self) -> int` does the work and returns the exit status. Only the module
-that was asked for is imported, so listing the commands loads neither JAX nor tyro.
+that was asked for is imported, so listing the commands loads neither JAX nor tyro. A command whose
+arguments depend on its first word reads them itself, by a class method `parse(arguments)`.
 
 Exit status: 0 done; 1 done, and the answer is no (an acceptance fails, a table is stale); 2 the
 request was wrong (`UserError`); 130 interrupted.

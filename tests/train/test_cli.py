@@ -80,6 +80,15 @@ def test_arguments_reach_the_command(command):
     assert (seen[0].number, seen[0].area, seen[0].flag) == (5, "x", True)
 
 
+def test_a_command_may_read_its_arguments_itself(monkeypatch, command):
+    seen = []
+    command.act = lambda self: seen.append(self.number) or 0
+    kind = sys.modules["papyrax.train.commands.papers"].Papers
+    kind.parse = classmethod(lambda cls, arguments: cls(number=len(arguments)))
+    assert cli.main(["papers", "a", "--b", "c"]) == 0
+    assert seen == [3]
+
+
 def test_help_of_a_command(capsys, command):
     assert cli.main(["papers", "--help"]) == 0
     out = capsys.readouterr().out

@@ -1,3 +1,4 @@
+import doctest
 import json
 import math
 import os
@@ -5,6 +6,7 @@ import stat
 
 import pytest
 
+from papyrax.train import files, numbers
 from papyrax.train.files import to_json, write_atomic
 
 
@@ -77,3 +79,10 @@ def test_json_puts_a_list_of_numbers_on_a_line():
 def test_json_refuses_what_it_cannot_say():
     with pytest.raises(TypeError):
         to_json({"a": object()})
+
+
+@pytest.mark.parametrize("module", [files, numbers])
+def test_doctests(module):
+    done = doctest.testmod(module)
+    assert done.attempted >= 2
+    assert not done.failed
