@@ -92,7 +92,9 @@ def _print(entries: list[papers.Entry]) -> None:
         for e in members:
             status = Text(e.status, style=STYLES[e.status])
             table.add_row(e.slug, str(e.year), status, Text(e.title))
-        out.print(Text(f"{catalog.area_name(area)} ({area}, {len(members)})", style="underline"))
+        name = catalog.area_name(area)
+        key = "" if name == area else f"{area}, "  # what --area takes
+        out.print(Text(f"{name} ({key}{len(members)})", style="underline"))
         out.print(table)
         out.print()
     out.print(_counts(entries))
