@@ -6,9 +6,19 @@ from .classification import (
     stablemax_cross_entropy,
     stablemax_cross_entropy_with_targets,
 )
+from .comp_sum import (
+    comp_sum_loss,
+    comp_sum_regret_bound,
+    generalized_cross_entropy,
+    smooth_adversarial_comp_sum_loss,
+)
 
 __all__ = [
+    "comp_sum_loss",
+    "comp_sum_regret_bound",
+    "generalized_cross_entropy",
     "log_stablemax",
+    "smooth_adversarial_comp_sum_loss",
     "stablemax",
     "stablemax_cross_entropy",
     "stablemax_cross_entropy_with_targets",

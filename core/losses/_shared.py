@@ -1,5 +1,6 @@
 """What several families of losses share: reading labels, masks and sums of exponentials."""
 
+import math
 from typing import Any
 
 import jax
@@ -107,3 +108,13 @@ def keep_present(
 ) -> Float[Array, "..."]:
     """`loss` with zero for the examples whose own label is masked out."""
     return loss if where is None else jnp.where(pick(where, labels), loss, 0)
+
+
+def exp_with_linear_tail(x: Float[Array, "..."], minus_one: bool = False) -> Float[Array, "..."]:
+    """`exp(x)`, or `expm1(x)`, that goes on along its tangent where it would leave the dtype."""
+    # Two thirds of the largest exponent leave room for a factor of `x` itself.
+    cap = math.log(float(jnp.finfo(x.dtype).max)) * 2 / 3
+    below = jnp.minimum(x, cap)
+    beyond = jnp.maximum(x - cap, 0)
+    value = jnp.expm1(below) if minus_one else jnp.exp(below)
+    return value + beyond * math.exp(cap)
