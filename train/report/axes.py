@@ -30,10 +30,10 @@ def number(value: float, digits: int = 4) -> str:
 
     Args:
       value: any float.
-      digits: significant digits.
+      digits: significant digits; one less beside a power of ten, which takes room itself.
 
     Returns:
-      Text such as "0.9472", "12", "3.142×10⁻⁷", "NaN" or "∞".
+      Text such as "0.9472", "12", "3.14×10⁻⁷", "NaN" or "∞".
     """
     if math.isnan(value):
         return "NaN"
@@ -43,13 +43,14 @@ def number(value: float, digits: int = 4) -> str:
         return "0"
     sign = MINUS if value < 0 else ""
     size = abs(value)
-    mantissa, exponent = f"{size:.{digits - 1}e}".split("e")
     if size == int(size) and size < 1e6:
         return f"{sign}{int(size)}"
-    if int(exponent) in range(-3, 5):
-        return f"{sign}{size:.{max(digits - 1 - int(exponent), 0)}f}"
+    exponent = int(f"{size:.{digits - 1}e}".split("e")[1])
+    if exponent in PLAIN:
+        return f"{sign}{size:.{max(digits - 1 - exponent, 0)}f}"
+    mantissa, rounded = f"{size:.{digits - 2}e}".split("e")
     mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-    return f"{sign}{mantissa}{TIMES}{power(int(exponent))}"
+    return f"{sign}{mantissa}{TIMES}{power(int(rounded))}"
 
 
 def median(numbers: Iterable[float]) -> float:

@@ -103,6 +103,10 @@ def _tally(count: Mapping[Verdict, int]) -> str:
         "implemented": "implemented, not measured",
         "catalogued": "catalogued",
     }
+    if count["holds"] == 1:
+        names["holds"] = "holds"
+    if count["fails"] == 1:
+        names["fails"] = "does not hold"
     rows = [
         f'<li><i class="k-{verdict}"></i><b>{count[verdict]}</b>{names[verdict]}</li>'
         for verdict in VERDICTS
@@ -187,7 +191,7 @@ def _article(item: Item, code_link: CodeLink) -> str:
         f'<h3 class="find"><a href="#{escape(entry.slug)}">{escape(paper.title)}</a></h3>'
         f'<p class="by find">{escape(paper.authors)}</p>'
         f'<p class="claim find">{escape(paper.claim.text)}</p>'
-        f'<div class="cols">{figure_html(result.figure)}<div>{measures}</div></div>{notes}'
+        f'<div class="cols">{figure_html(result.figure)}{measures}</div>{notes}'
         f"{_run_line(result, item.record)}{_details(paper, item.record)}</article>"
     )
 
@@ -206,8 +210,7 @@ def _measure(measure: Measure, paper: Paper, result: Result) -> str:
     body = []
     for index, name, values in rows:
         # One number for all seeds stands in one cell across them.
-        wide = columns if len(values) == 1 else 1
-        span = f' colspan="{wide}"' if wide > 1 else ""
+        span = f' colspan="{columns}"' if len(values) < columns else ""
         cells = "".join(f"<td{span}>{number(v)}</td>" for v in values)
         cells += f'<td class="mid">{number(median(values))}</td>' * middle
         body.append(f'<tr><th scope="row">{swatch(index)} {escape(name)}</th>{cells}</tr>')
@@ -215,7 +218,8 @@ def _measure(measure: Measure, paper: Paper, result: Result) -> str:
         f'<section class="measure"><h4>{escape(measure.name)}{mark}</h4>'
         f"{strip_html(measure)}"
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(measure.name)}">'
-        f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+        f'<table style="--n:{columns + middle}"><thead><tr><td></td>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table>"
         f'</div><p class="rule"><b>Rule:</b> {escape(measure.accept)}</p></section>'
     )
 
