@@ -12,6 +12,11 @@ from .comp_sum import (
     generalized_cross_entropy,
     smooth_adversarial_comp_sum_loss,
 )
+from .spherical import (
+    spherical_softmax_cross_entropy,
+    taylor_softmax_cross_entropy,
+    z_loss,
+)
 
 __all__ = [
     "comp_sum_loss",
@@ -19,7 +24,10 @@ __all__ = [
     "generalized_cross_entropy",
     "log_stablemax",
     "smooth_adversarial_comp_sum_loss",
+    "spherical_softmax_cross_entropy",
     "stablemax",
     "stablemax_cross_entropy",
     "stablemax_cross_entropy_with_targets",
+    "taylor_softmax_cross_entropy",
+    "z_loss",
 ]
