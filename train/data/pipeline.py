@@ -183,11 +183,13 @@ class Batches:
         """The numbers of the records in the order of an epoch."""
         if not self.shuffle:
             epoch = 0  # which all epochs share
-        if self._order is None or self._order[0] != epoch:
+        order = self._order  # that threads share, and two of them may be in different epochs
+        if order is None or order[0] != epoch:
             size = len(self.source)
             rng = np.random.default_rng((self.seed, epoch))
-            self._order = epoch, rng.permutation(size) if self.shuffle else np.arange(size)
-        return self._order[1]
+            order = epoch, rng.permutation(size) if self.shuffle else np.arange(size)
+            self._order = order
+        return order[1]
 
     def example(self, record: Any, place: tuple[int, int], randomness: "Randomness") -> Example:
         """The example of a record at its place, an epoch and a number in it."""

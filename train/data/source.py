@@ -39,7 +39,7 @@ class Source:
         missing = [n for n in dict.fromkeys(numbers) if n not in kept]
         try:
             new = dict(zip(missing, self._records.__getitems__(missing), strict=True))
-            if any(value is None for record in new.values() for value in record.values()):
+            if any(all(value is None for value in record.values()) for record in new.values()):
                 raise ValueError("a record is empty")  # of a file that was cut off
         except Exception as error:
             raise prepare.unreadable(self._folder, error) from error
