@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing import resource_tracker
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from papyrax.train import measure
 
@@ -122,8 +122,8 @@ def _processes(
                     process.start()
                 theirs.close()
                 running[ours] = (slug, process)
-            for ready in multiprocessing.connection.wait(list(running)):
-                assert isinstance(ready, multiprocessing.connection.Connection)
+            for end in multiprocessing.connection.wait(list(running)):
+                ready = cast(multiprocessing.connection.Connection, end)
                 slug, process = running[ready]
                 try:
                     message = ready.recv()
