@@ -12,6 +12,12 @@ from .comp_sum import (
     generalized_cross_entropy,
     smooth_adversarial_comp_sum_loss,
 )
+from .label_dro import (
+    AldrKlState,
+    aldr_kl,
+    aldr_kl_init,
+    ldr_kl,
+)
 from .spherical import (
     spherical_softmax_cross_entropy,
     taylor_softmax_cross_entropy,
@@ -19,9 +25,13 @@ from .spherical import (
 )
 
 __all__ = [
+    "AldrKlState",
+    "aldr_kl",
+    "aldr_kl_init",
     "comp_sum_loss",
     "comp_sum_regret_bound",
     "generalized_cross_entropy",
+    "ldr_kl",
     "log_stablemax",
     "smooth_adversarial_comp_sum_loss",
     "spherical_softmax_cross_entropy",
