@@ -23,6 +23,8 @@ def summary(numbers: Sequence[float]) -> str:
     spread = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
     if spread == 0.0:
         return short(mean)
+    if spread < 1e-6 * abs(mean):
+        return short(mean, 6)
     digits = _magnitude(mean) - _magnitude(spread) + 1
     return f"{short(mean, min(max(digits, 2), 6))} ± {short(spread, 1)}"
 

@@ -49,13 +49,15 @@ def warn(message: str) -> None:
 def measures(result: Result, claim: Claim) -> Table:
     """The measures of a result, a row each, under the names of method and baseline."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    compared = any(m.baseline for m in result.measures)
     table.add_column("measure", min_width=16)
-    table.add_column(Text(claim.method), min_width=8)
-    table.add_column(Text(claim.baseline), min_width=8)
+    for name in (claim.method, claim.baseline) if compared else (claim.method,):
+        table.add_column(Text(name), min_width=8)
     table.add_column("verdict", no_wrap=True)
     for m in result.measures:
-        method, baseline = (Text(summary(n), no_wrap=True) for n in (m.method, m.baseline))
-        table.add_row(Text(m.name), method, baseline, verdict(m.holds))
+        numbers = (m.method, m.baseline) if compared else (m.method,)
+        cells = (Text(summary(n), no_wrap=True) for n in numbers)
+        table.add_row(Text(m.name), *cells, verdict(m.holds))
     return table
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import os
 import pathlib
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -39,7 +40,10 @@ class Show:
         out.print(_head(entry))
         for title, body in _sections(entry):
             out.print(Text(f"\n{title}", style="bold"))
-            out.print(Padding(body, (0, 0, 0, 2), expand=False))
+            if isinstance(body, str):  # to be copied: no line is broken
+                out.print(Text(textwrap.indent(body, "  ")), soft_wrap=True)
+            else:
+                out.print(Padding(body, (0, 0, 0, 2), expand=False))
         return 0
 
 
@@ -53,10 +57,10 @@ def _sections(entry: papers.Entry) -> Iterator[tuple[str, RenderableType]]:
     paper = _paper(entry)
     if paper is None:
         yield "Idea", Text(entry.idea)
-        yield "Links", Text("\n".join(_links(entry, None)) or "none known")
+        yield "Links", "\n".join(_links(entry, None)) or "none known"
         return
     yield "Idea", Text(paper.idea)
-    yield "Formula", Text(inspect.cleandoc(paper.formula))
+    yield "Formula", inspect.cleandoc(paper.formula)
     yield "Parts", Group(*(_part(name) for name in paper.parts))
     claim = paper.claim
     yield "Claim", Text(claim.text)
@@ -70,8 +74,8 @@ def _sections(entry: papers.Entry) -> Iterator[tuple[str, RenderableType]]:
         yield "Last result", Text(f"none; `papyrax reproduce {entry.slug}` measures it")
     else:
         yield "Last result", result(record, paper)
-    yield "Cite", Text(bibtex(paper))
-    yield "Links", Text("\n".join(_links(entry, paper)))
+    yield "Cite", bibtex(paper)
+    yield "Links", "\n".join(_links(entry, paper))
 
 
 def _paper(entry: papers.Entry) -> papers.Paper | None:
