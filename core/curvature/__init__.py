@@ -1,1 +1,41 @@
-"""Second-order information about a loss: products, diagonals, traces and spectra."""
+"""Second-order information about a loss: products, diagonals, traces and spectra.
+
+What takes a function returns a function, as `jax.grad` does. Trees of results have the structure of
+the parameters; integer leaves are constants.
+"""
+
+from .diagonal import Curvature, value_grad_and_diag
+from .estimators import Estimator, exact_diagonal, gnb, hutchinson
+from .probes import normal_like, rademacher_like
+from .products import (
+    QuadraticForm,
+    empirical_fisher_vp,
+    fisher_vp,
+    ggn_vp,
+    hvp,
+    quadratic_form,
+    value_grad_and_hvp,
+)
+from .traces import TraceEstimate, hessian_trace, hutch_plus_plus_trace, hutchinson_trace
+
+__all__ = [
+    "Curvature",
+    "Estimator",
+    "QuadraticForm",
+    "TraceEstimate",
+    "empirical_fisher_vp",
+    "exact_diagonal",
+    "fisher_vp",
+    "ggn_vp",
+    "gnb",
+    "hessian_trace",
+    "hutch_plus_plus_trace",
+    "hutchinson",
+    "hutchinson_trace",
+    "hvp",
+    "normal_like",
+    "quadratic_form",
+    "rademacher_like",
+    "value_grad_and_diag",
+    "value_grad_and_hvp",
+]
