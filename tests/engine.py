@@ -5,8 +5,6 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-os.environ.setdefault("PAPYRAX_DATA", str(pathlib.Path(__file__).parents[1] / "build" / "data"))
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +12,12 @@ import optax
 
 from papyrax.train import config as C
 from papyrax.train.data import Spec
+
+BUILD = pathlib.Path(__file__).parents[1] / "build"
+# For this process and for those that are started from it.
+os.environ.setdefault("PAPYRAX_DATA", str(BUILD / "data"))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(BUILD / "jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 MLP = C.Part("mlp", {"widths": [16]})
 VIT = C.Part("vit", {"patch": 4, "width": 16, "layers": 2, "heads": 8, "scan": True})
@@ -96,17 +100,19 @@ def root_newton(learning_rate: Any, eps: float = 0.1) -> optax.GradientTransform
     return optax.chain(scale_by_root_curvature(eps), optax.scale_by_learning_rate(learning_rate))
 
 
-def run_config(config: C.Config) -> None:
-    """The body of a process that trains."""
+def run_config(config: C.Config, stderr: str) -> None:
+    """The body of a process that trains; its standard error goes to a file."""
     from papyrax.train import fit
 
+    with open(stderr, "ab") as file:
+        os.dup2(file.fileno(), 2)
     fit(config)
 
 
-def process(config: C.Config) -> multiprocessing.Process:
-    """A process of its own that trains, started from a server that has the imports already."""
+def process(config: C.Config, stderr: pathlib.Path) -> Any:
+    """A process of its own that trains, forked from a server that has done the imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["engine", "papyrax.train.loop", "tensorflow_datasets", "grain"])
-    child = context.Process(target=run_config, args=(config,))
+    child = context.Process(target=run_config, args=(config, str(stderr)))
     child.start()
-    return child  # type: ignore[return-value]
+    return child

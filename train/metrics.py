@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from papyrax.train.files import to_json
+from papyrax.train.terminal import warn
 
 Record = dict[str, Any]
 
@@ -31,9 +32,12 @@ class Log:
             return
         path = folder / "metrics.jsonl"
         path.touch()
-        # What was written after the checkpoint will be written again.
-        os.truncate(path, min(offset, path.stat().st_size))
-        self.records = [json.loads(line) for line in path.read_text().splitlines()]
+        kept = path.read_bytes()[:offset]  # what came after the checkpoint will be written again
+        if len(kept) < offset:
+            warn("metrics.jsonl is shorter than at the checkpoint; some of its records are lost")
+            kept = kept[: kept.rfind(b"\n") + 1]
+        os.truncate(path, len(kept))
+        self.records = [json.loads(line) for line in kept.splitlines()]
         self._file = open(path, "ab")  # noqa: SIM115 - closed by close()
         self._timings = open(folder / "timings.jsonl", "ab")  # noqa: SIM115
         with contextlib.suppress(ImportError):
