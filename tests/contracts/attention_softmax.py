@@ -21,18 +21,12 @@ def masked(rng):
     }
 
 
-def padded(rng):
-    return {
-        **qkv(rng),
-        "query_seq_lengths": np.array([3, 5], np.int32),
-        "key_value_seq_lengths": np.array([4, 0], np.int32),
-    }
-
-
 def packed(rng):
     return {
         **qkv(rng),
         "sinks": rng.normal(size=4),
+        "query_seq_lengths": np.array([4, 5], np.int32),
+        "key_value_seq_lengths": np.array([5, 0], np.int32),
         "query_segment_ids": np.array([[0, 0, 1, 1, 2], [0, 1, 1, 1, 3]], np.int32),
         "key_value_segment_ids": np.array([[0, 0, 0, 1, 1, 1], [0, 1, 1, 2, 2, 3]], np.int32),
     }
@@ -66,8 +60,13 @@ BAD = (
 
 CASES = [
     Case(NAME, masked, (*ALL, "bias"), rows_in=(*ALL, "mask"), bad=BAD),
-    Case(NAME, qkv, ALL, {"is_causal": True, "return_lse": True}, "lse", keeps_dtype=False),
-    Case(NAME, padded, ALL, {"local_window_size": (2, 1), "logits_soft_cap": 2.0}, "padded"),
-    Case(NAME, packed, (*ALL, "sinks"), {}, "packed", rows=None),
-    Case(NAME, masked, (*ALL, "bias"), {"implementation": "xla"}, "xla", rows_in=(*ALL, "mask")),
+    Case(
+        NAME,
+        qkv,
+        ALL,
+        {"is_causal": True, "logits_soft_cap": 2.0, "return_lse": True},
+        "lse",
+        keeps_dtype=False,
+    ),
+    Case(NAME, packed, (*ALL, "sinks"), {"local_window_size": (2, 1)}, "packed", rows=None),
 ]

@@ -27,7 +27,7 @@ from .operands import (
 )
 
 QUERY, KEY, VALUE, OUT = "bkgth", "bksh", "bkse", "bkgte"
-ROW, PAIR = "bkgt", "bkgts"
+ROW, PAIR, TURNED = "bkgt", "bkgts", "bkhs"
 
 
 class Plan(NamedTuple):
@@ -222,8 +222,9 @@ class _Dots(NamedTuple):
     def pv(self, p: Any, v: Any) -> Any:
         return self("bkgts,bksh->bkgth", p, v)
 
-    def pq(self, p: Any, q: Any) -> Any:
-        return self("bkgts,bkgth->bksh", p, q)
+    def qp(self, q: Any, p: Any) -> Any:
+        # P^T Q, transposed: so that of the two factors the smaller one is turned.
+        return self("bkgth,bkgts->bkhs", q, p)
 
 
 def _dots(x: Inputs, config: Config, platform: str) -> _Dots:
@@ -320,19 +321,20 @@ def tangent(
 
 
 def _sums_like(x: Inputs, dtype: Any) -> dict[str, tuple[Any, str]]:
-    def zeros(a: Any) -> Any:
-        return None if a is None else jnp.zeros(a.shape, dtype)
+    def turned(a: Any) -> Any:
+        return jnp.zeros((*a.shape[:2], a.shape[3], a.shape[2]), dtype)
 
     return {
-        "dq": (zeros(x.query), QUERY),
-        "dk": (zeros(x.key), KEY),
-        "dv": (zeros(x.value), VALUE),
-        "dbias": (zeros(x.bias), PAIR),
+        "dq": (jnp.zeros(x.query.shape, dtype), QUERY),
+        "dk": (turned(x.key), TURNED),
+        "dv": (turned(x.value), TURNED),
+        "dbias": (None if x.bias is None else jnp.zeros(x.bias.shape, dtype), PAIR),
     }
 
 
 def _cast_like(end: dict[str, Any], x: Inputs) -> Inputs:
-    parts = end["dq"], end["dk"], end["dv"], end.get("dbias")
+    dk, dv = (jnp.swapaxes(end[n], 2, 3) for n in ("dk", "dv"))
+    parts = end["dq"], dk, dv, end.get("dbias")
     return Inputs(*(None if a is None else d.astype(a.dtype) for d, a in zip(parts, x)))
 
 
@@ -360,8 +362,8 @@ def cotangent(
         dz = config.scale * dz
         return {
             "dq": dots.pv(dz, c["k"]),
-            "dk": dots.pq(dz, c["q"]),
-            "dv": dots.pq(formulas.times(keep, w.p), c["g"]),
+            "dk": dots.qp(c["q"], dz),
+            "dv": dots.qp(c["g"], formulas.times(keep, w.p)),
             "dbias": ds,
         }
 
@@ -404,8 +406,8 @@ def hessian(
         p, p_dot = formulas.times(keep, w.p), formulas.times(keep, s.p_dot)
         return {
             "dq": dots.pv(dz_dot, c["k"]) + dots.pv(dz, c["kt"]),
-            "dk": dots.pq(dz_dot, c["q"]) + dots.pq(dz, c["qt"]),
-            "dv": dots.pq(p_dot, c["g"]) + dots.pq(p, c["gt"]),
+            "dk": dots.qp(c["q"], dz_dot) + dots.qp(c["qt"], dz),
+            "dv": dots.qp(c["g"], p_dot) + dots.qp(c["gt"], p),
             "dbias": s.ds_dot,
         }
 

@@ -206,7 +206,7 @@ def _compiled(thunks, but):
     return {name: thunk if name in but else jax.jit(thunk) for name, thunk in thunks.items()}
 
 
-def relative_error(got, want):
+def relative_error(got, want, floor=1e-30):
     """The largest rms error of a leaf relative to the rms of that leaf."""
     worst = 0.0
     got, want = jax.tree.leaves(got), jax.tree.leaves(want)
@@ -214,6 +214,6 @@ def relative_error(got, want):
     for g, w in zip(got, want):
         assert g.shape == w.shape
         g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
-        norm = np.linalg.norm(w) or 1.0
-        worst = max(worst, float(np.linalg.norm(g - w) / norm))
-    return worst
+        error = np.linalg.norm(g - w) / max(np.linalg.norm(w), floor, 1e-30)
+        worst = np.maximum(worst, error)  # unlike max, keeps NaN
+    return float(worst)
