@@ -1,0 +1,157 @@
+"""Softmax attention as users call it: against `jax.nn`, and what `jax.nn` does not offer."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from papyrax.attention import dot_product_attention
+
+
+def draw(*shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return tuple(jnp.asarray(rng.standard_normal(s), jnp.float32) for s in shapes)
+
+
+Q, K, V = draw((2, 7, 4, 8), (2, 9, 2, 8), (2, 9, 2, 8))
+BIAS, WEIGHTS = draw((1, 4, 7, 9), (2, 7, 4, 8), seed=1)
+MASK = np.random.default_rng(2).random((2, 1, 7, 9)) < 0.6
+MASK[:, :, :, 0] = True
+LENGTHS = {
+    "query_seq_lengths": np.array([3, 7], np.int32),
+    "key_value_seq_lengths": np.array([5, 9], np.int32),
+}
+
+
+def test_signature_holds_that_of_jax():
+    ours, theirs = (
+        inspect.signature(f).parameters
+        for f in (dot_product_attention, jax.nn.dot_product_attention)
+    )
+    assert set(theirs) <= set(ours)
+    for name, parameter in theirs.items():
+        assert ours[name].kind == parameter.kind
+        assert ours[name].default == parameter.default
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": BIAS, "mask": MASK, "scale": 0.3},
+        {"is_causal": True, "local_window_size": (3, 2)},
+        {"local_window_size": 2, "bias": BIAS, **LENGTHS},
+    ],
+    ids=["plain", "bias and mask", "causal window", "lengths"],
+)
+def test_value_gradient_and_hvp_agree_with_jax(options):
+    def run(attention):
+        loss = lambda x: jnp.sum(jnp.sin(attention(*x, **options)) * WEIGHTS)  # noqa: E731
+        x = (Q, K, V)
+        return attention(*x, **options), jax.jvp(
+            jax.grad(loss), (x,), (draw(*map(np.shape, x), seed=3),)
+        )
+
+    got, want = (
+        jax.jit(run, static_argnums=0)(f)
+        for f in (dot_product_attention, jax.nn.dot_product_attention)
+    )
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(g, w, atol=2e-5 * float(jnp.abs(w).max()))
+
+
+def test_without_a_batch_axis():
+    got = dot_product_attention(Q[0], K[0], V[0], return_residual=True)
+    want = dot_product_attention(Q, K, V, return_lse=True)
+    for g, w in zip(got, want):
+        np.testing.assert_allclose(g, w[0], rtol=1e-6)
+
+
+def test_gradient_of_the_log_sum_exp_is_the_softmax():
+    bias = jnp.zeros((2, 4, 7, 9))
+    lse = lambda bias: dot_product_attention(Q, K, V, bias, return_lse=True)[1].sum()  # noqa: E731
+    group = jnp.repeat(K, 2, axis=2)
+    logits = jnp.einsum("btnh,bsnh->bnts", Q, group) / 8**0.5
+    np.testing.assert_allclose(jax.jit(jax.grad(lse))(bias), jax.nn.softmax(logits), atol=1e-6)
+
+
+def test_scale_can_be_learned():
+    value = jax.jit(lambda scale: dot_product_attention(Q, K, V, scale=scale).sum())
+    step = 1e-2
+    slope = (value(0.3 + step) - value(0.3 - step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(value)(jnp.float32(0.3)), slope, rtol=1e-3)
+    fixed = dot_product_attention(Q, K, V, scale=0.3).sum()
+    np.testing.assert_allclose(value(jnp.float32(0.3)), fixed, rtol=1e-5)
+
+
+def test_sinks_are_a_key_without_value():
+    (sinks,) = draw((4,), seed=4)
+
+    def with_a_key(sinks):
+        """The sink written out: a key of zeros, with the sink's logit as its bias."""
+        bias = jnp.broadcast_to(jnp.pad(BIAS, ((0, 0),) * 3 + ((0, 1),)), (2, 4, 7, 10))
+        bias = bias.at[..., -1].set(jnp.broadcast_to(sinks[:, None], (4, 7)))
+        key, value = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (K, V))
+        return dot_product_attention(Q, key, value, bias, return_lse=True)
+
+    def with_sinks(sinks):
+        return dot_product_attention(Q, K, V, BIAS, sinks=sinks, return_lse=True)
+
+    @jax.jit
+    def both(sinks):
+        return [jax.jvp(f, (sinks,), (jnp.ones(4),)) for f in (with_sinks, with_a_key)]
+
+    for got, want in zip(*map(jax.tree.leaves, both(sinks)), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_sinks_of_a_query_that_sees_nothing():
+    (sinks,) = draw((4,), seed=4)
+    mask = jnp.zeros((1, 1, 7, 9), bool)
+
+    def loss(sinks):
+        out, lse = dot_product_attention(Q, K, V, mask=mask, sinks=sinks, return_lse=True)
+        return out.sum() + lse[0, 0].sum(), out
+
+    (value, out), grad = jax.jit(jax.value_and_grad(loss, has_aux=True))(sinks)
+    assert not out.any()
+    np.testing.assert_allclose(value, sinks.sum(), rtol=1e-6)
+    np.testing.assert_allclose(grad, 1)
+    hessian = jax.jit(jax.hessian(lambda s: loss(s)[0]))(sinks)
+    assert bool(jnp.isfinite(hessian).all())
+
+
+def test_dropout():
+    """The same key the same weights, in every implementation; the mean is that without dropout."""
+    run = jax.jit(
+        lambda key, implementation: dot_product_attention(
+            Q, K, V, dropout_rate=0.4, dropout_rng=key, implementation=implementation
+        ),
+        static_argnums=1,
+    )
+    keys = jax.random.split(jax.random.key(0), 400)
+    one = run(keys[0], "xla_chunked")
+    np.testing.assert_allclose(one, run(keys[0], "xla"), atol=1e-6)
+    assert jnp.abs(one - run(keys[1], "xla")).max() > 0.1
+    mean = jax.vmap(run, in_axes=(0, None))(keys, "xla").mean(0)
+    np.testing.assert_allclose(mean, dot_product_attention(Q, K, V), atol=0.25)
+
+
+def test_mixed_dtypes_are_promoted():
+    out, lse = dot_product_attention(Q.astype(jnp.bfloat16), K, V, return_lse=True)
+    assert out.dtype == lse.dtype == jnp.float32
+    half = [x.astype(jnp.bfloat16) for x in (Q, K, V)]
+    out, lse = dot_product_attention(*half, return_lse=True)
+    assert (out.dtype, lse.dtype) == (jnp.bfloat16, jnp.float32)
+
+
+def test_one_trace_serves_every_platform():
+    """`implementation=None` chooses when the program is lowered."""
+    x = [jax.ShapeDtypeStruct((1, 256, 2, 64), jnp.float32)] * 3
+    hvp = lambda q, k, v: jax.jvp(  # noqa: E731
+        jax.grad(lambda q: dot_product_attention(q, k, v, is_causal=True).sum()), (q,), (q,)
+    )[1]
+    exported = jax.export.export(jax.jit(hvp), platforms=("cpu", "tpu", "cuda"))(*x)
+    assert exported.platforms == ("cpu", "tpu", "cuda")
