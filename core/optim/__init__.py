@@ -1,8 +1,12 @@
 """Optax transformations: `scale_by_x`, the rule alone, beside `x`, ready to use."""
 
+from .adahessian import AdahessianState, adahessian, scale_by_adahessian
 from .perpgrad import perpgrad, scale_by_perpgrad
 
 __all__ = [
+    "AdahessianState",
+    "adahessian",
     "perpgrad",
+    "scale_by_adahessian",
     "scale_by_perpgrad",
 ]
