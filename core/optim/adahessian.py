@@ -18,10 +18,11 @@ from .curvature import (
     resolve,
 )
 
-Average = Literal["conv"] | int | Callable[[Any], tuple[int, ...]] | None
+Average = Literal["spatial", "none"] | int | Callable[[tuple[int, ...]], tuple[int, ...]]
+AverageOf = Literal["abs", "signed"]
 
 
-class ScaleByAdahessianState(NamedTuple):
+class AdahessianState(NamedTuple):
     """State of `scale_by_adahessian`.
 
     Attributes:
@@ -41,20 +42,21 @@ class _Averaging:
     """Averages a leaf over its spatial axes or over blocks, and spreads the averages again."""
 
     def __init__(self, average: Average):
-        known = average is None or average == "conv" or callable(average)
+        known = callable(average) or average in ("spatial", "none")
         block = isinstance(average, int) and not isinstance(average, bool) and average >= 1
         check(
             known or block,
             "average",
-            f"got {average!r}, takes 'conv', None, a block length, or a function of a leaf "
+            f"got {average!r}, takes 'spatial', 'none', a block length, or a function of a shape "
             "(inject_hyperparams needs static_args=('average',) for the last two)",
         )
         self._average = average
 
-    def _axes(self, x: Any) -> tuple[int, ...]:
-        if self._average == "conv":
-            return tuple(range(x.ndim - 2)) if x.ndim > 2 else ()
-        return tuple(self._average(x)) if callable(self._average) else ()
+    def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if callable(self._average):
+            return tuple(self._average(shape))
+        # JAX kernels end in (inputs, outputs), so the axes of the window come first.
+        return tuple(range(len(shape) - 2)) if self._average == "spatial" else ()
 
     def _block(self, x: Any) -> int:
         length = self._average if isinstance(self._average, int) and x.ndim == 2 else 1
@@ -69,7 +71,7 @@ class _Averaging:
     def reduce(self, x: jax.Array) -> jax.Array:
         if (length := self._block(x)) > 1:
             return jnp.mean(x.reshape(-1, length), axis=1)
-        axes = self._axes(x)
+        axes = self._axes(x.shape)
         return jnp.mean(x, axis=axes, keepdims=True) if axes else x
 
     def spread(self, averages: jax.Array, like: jax.Array) -> jax.Array:
@@ -79,14 +81,14 @@ class _Averaging:
 
 
 def scale_by_adahessian(
-    *,
     b1: Any = 0.9,
     b2: Any = 0.999,
     eps: Any = 1e-4,
     hessian_power: Any = 1.0,
-    average: Average = "conv",
-    average_of: Literal["abs", "signed"] = "abs",
-    min_diag: Any = 0.0,
+    *,
+    average: Average = "spatial",
+    average_of: AverageOf = "abs",
+    min_curvature: Any = 0.0,
     relative_floor: Any = 0.0,
     mu_dtype: Any = None,
     nu_dtype: Any = None,
@@ -102,21 +104,22 @@ def scale_by_adahessian(
 
     The estimate comes as `update(..., curvature=)` from `papyrax.curvature.value_grad_and_diag`,
     which shares its pass with the gradient; or `update(..., obj_fn=)` computes it here, in a
-    second pass; with neither, the last estimate is kept. r counts the estimates, so that v is
-    unbiased whatever their interval, and updates are zero until the first one.
+    second pass; with neither, the last estimate is kept: a lazy Hessian. r counts the estimates, so
+    that v is unbiased whatever their interval; until the first one the denominator is 1, which is
+    momentum.
 
     Args:
       b1: decay of the gradient's average, in [0, 1).
       b2: decay of the squared diagonal's average, in [0, 1).
       eps: added to the denominator, after the power.
       hessian_power: k in [0, 1]; 1 divides by the curvature, 0 is momentum with a fixed step.
-      average: "conv" averages leaves of three axes and more over all but the last two, the
-        spatial axes of kernels in JAX's layout [..., in, out]; None averages nothing; a block
-        length averages leaves of two axes over consecutive blocks of the flattened leaf, as the
-        authors' code for transformers does; a function maps a leaf to the axes to average over.
+      average: "spatial" averages leaves of three axes and more over all but the last two, the
+        window of kernels in JAX's layout [..., in, out]; "none" averages nothing; a block length
+        averages leaves of two axes over consecutive blocks of the flattened leaf, as the authors'
+        code for transformers does; a function maps a shape to the axes to average over.
       average_of: "abs" averages magnitudes, as the authors' code does; "signed" averages the
         signed diagonal, as the paper's text has it, and so lets errors of the estimate cancel.
-      min_diag: the root of v is at least this. A probe can happen to hide a curvature, and the
+      min_curvature: the root of v is at least this. A probe can happen to hide a curvature, and the
         update is then divided by eps alone.
       relative_floor: the root of v is at least this times its mean over the leaf.
       mu_dtype: dtype of m; that of the parameters by default.
@@ -146,7 +149,7 @@ def scale_by_adahessian(
     check_decays(b1, b2)
     check_range("eps", eps, 0)
     check_range("hessian_power", hessian_power, 0, 1)
-    check_range("min_diag", min_diag, 0)
+    check_range("min_curvature", min_curvature, 0)
     check_range("relative_floor", relative_floor, 0)
     check_interval(update_interval)
     check(
@@ -156,13 +159,13 @@ def scale_by_adahessian(
     )
     averaging = _Averaging(average)
 
-    def init(params: Any) -> ScaleByAdahessianState:
+    def init(params: Any) -> AdahessianState:
         def zero_nu(p: Any) -> jax.Array:
             if not is_floating(p):
                 return jnp.zeros_like(p)
             return averaging.reduce(jnp.zeros_like(p, dtype=nu_dtype or accumulation_dtype(p)))
 
-        return ScaleByAdahessianState(
+        return AdahessianState(
             count=jnp.zeros((), jnp.int32),
             refreshes=jnp.zeros((), jnp.int32),
             mu=jax.tree.map(
@@ -181,13 +184,13 @@ def scale_by_adahessian(
 
     def update(
         updates: Any,
-        state: ScaleByAdahessianState,
+        state: AdahessianState,
         params: Any = None,
         *,
         curvature: Curvature | None = None,
         obj_fn: Callable[[Any], Any] | None = None,
         **extra_args: Any,
-    ) -> tuple[Any, ScaleByAdahessianState]:
+    ) -> tuple[Any, AdahessianState]:
         del extra_args  # they are for other transformations
         curvature = resolve(
             updates=updates,
@@ -214,34 +217,33 @@ def scale_by_adahessian(
             if not is_floating(g):
                 return g
             wide = accumulation_dtype(g, m, v)
-            known = refreshes > 0
             c1 = one_minus_power(b1, count, wide)
             c2 = one_minus_power(b2, jnp.maximum(refreshes, 1), wide)
             root = jnp.sqrt(v.astype(wide) / c2)
-            root = jnp.maximum(root, jnp.maximum(min_diag, relative_floor * jnp.mean(root)))
-            denominator = averaging.spread(jnp.power(root, hessian_power) + eps, g)
-            step = safe_divide(m.astype(wide) / c1, denominator)
-            return jnp.where(known, step, 0).astype(g.dtype)
+            root = jnp.maximum(root, jnp.maximum(min_curvature, relative_floor * jnp.mean(root)))
+            denominator = jnp.where(refreshes > 0, jnp.power(root, hessian_power) + eps, 1)
+            step = safe_divide(m.astype(wide) / c1, averaging.spread(denominator, g))
+            return step.astype(g.dtype)
 
         mu = jax.tree.map(first_moment, updates, state.mu)
         directions = jax.tree.map(direction, updates, mu, nu)
-        return directions, ScaleByAdahessianState(count, refreshes, mu, nu)
+        return directions, AdahessianState(count, refreshes, mu, nu)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def adahessian(
-    learning_rate: optax.ScalarOrSchedule,
-    *,
+    learning_rate: optax.ScalarOrSchedule = 0.15,
     b1: Any = 0.9,
     b2: Any = 0.999,
     eps: Any = 1e-4,
     hessian_power: Any = 1.0,
+    *,
     weight_decay: Any = 0.0,
     mask: Any = None,
-    average: Average = "conv",
-    average_of: Literal["abs", "signed"] = "abs",
-    min_diag: Any = 0.0,
+    average: Average = "spatial",
+    average_of: AverageOf = "abs",
+    min_curvature: Any = 0.0,
     relative_floor: Any = 0.0,
     mu_dtype: Any = None,
     nu_dtype: Any = None,
@@ -259,7 +261,7 @@ def adahessian(
         updates, state = tx.update(grads, state, params, curvature=curvature)
 
     Args:
-      learning_rate: a number or a schedule; the authors use 0.15 for images.
+      learning_rate: a number or a schedule; 0.15 is the authors' for images.
       b1: see `scale_by_adahessian`, as the others below.
       b2: decay of the squared diagonal's average.
       eps: added to the denominator.
@@ -270,7 +272,7 @@ def adahessian(
         `optax.add_decayed_weights`.
       average: what the diagonal is averaged over.
       average_of: "abs" or "signed".
-      min_diag: floor of the root mean square curvature.
+      min_curvature: floor of the root mean square curvature.
       relative_floor: floor relative to its mean over the leaf.
       mu_dtype: dtype of the gradient's average.
       nu_dtype: dtype of the squared diagonal's average.
@@ -303,7 +305,7 @@ def adahessian(
         hessian_power=hessian_power,
         average=average,
         average_of=average_of,
-        min_diag=min_diag,
+        min_curvature=min_curvature,
         relative_floor=relative_floor,
         mu_dtype=mu_dtype,
         nu_dtype=nu_dtype,
