@@ -12,32 +12,128 @@ from .comp_sum import (
     generalized_cross_entropy,
     smooth_adversarial_comp_sum_loss,
 )
+from .contrastive import (
+    decoupled_contrastive_loss,
+    info_nce_loss,
+    nt_xent_loss,
+    supervised_contrastive_loss,
+)
 from .label_dro import (
     AldrKlState,
     aldr_kl,
     aldr_kl_init,
     ldr_kl,
 )
+from .loss_ensemble import (
+    ensloss,
+)
+from .margins import (
+    adacos_scale,
+    arcface_loss,
+    box_whisker_mask,
+    cosface_loss,
+    margin_cosines,
+    unified_negative_pair_loss,
+)
+from .metric import (
+    contrastive_loss,
+    lifted_structure_loss,
+    n_pair_loss,
+)
+from .pair_weighting import (
+    circle_loss,
+    multi_similarity_loss,
+    threshold_consistent_margin_loss,
+)
+from .pairs import (
+    PairMasks,
+    pair_masks,
+)
+from .proxies import (
+    normalized_softmax_loss,
+    proxy_anchor_loss,
+    proxy_nca_loss,
+)
+from .similarity import (
+    pairwise_cosine,
+    pairwise_dot,
+    pairwise_euclidean,
+    pairwise_lorentz,
+    pairwise_poincare,
+    pairwise_squared_euclidean,
+)
 from .spherical import (
     spherical_softmax_cross_entropy,
     taylor_softmax_cross_entropy,
     z_loss,
 )
+from .triplets import (
+    triplet_loss,
+)
+from .two_towers import (
+    decoupled_softmax_loss,
+    siglip_loss,
+    symmetric_info_nce_loss,
+)
+from .views import (
+    barlow_twins_loss,
+    negative_cosine_loss,
+    sinkhorn_assignment,
+    swav_loss,
+    vicreg_loss,
+)
 
 __all__ = [
     "AldrKlState",
+    "PairMasks",
+    "adacos_scale",
     "aldr_kl",
     "aldr_kl_init",
+    "arcface_loss",
+    "barlow_twins_loss",
+    "box_whisker_mask",
+    "circle_loss",
     "comp_sum_loss",
     "comp_sum_regret_bound",
+    "contrastive_loss",
+    "cosface_loss",
+    "decoupled_contrastive_loss",
+    "decoupled_softmax_loss",
+    "ensloss",
     "generalized_cross_entropy",
+    "info_nce_loss",
     "ldr_kl",
+    "lifted_structure_loss",
     "log_stablemax",
+    "margin_cosines",
+    "multi_similarity_loss",
+    "n_pair_loss",
+    "negative_cosine_loss",
+    "normalized_softmax_loss",
+    "nt_xent_loss",
+    "pair_masks",
+    "pairwise_cosine",
+    "pairwise_dot",
+    "pairwise_euclidean",
+    "pairwise_lorentz",
+    "pairwise_poincare",
+    "pairwise_squared_euclidean",
+    "proxy_anchor_loss",
+    "proxy_nca_loss",
+    "siglip_loss",
+    "sinkhorn_assignment",
     "smooth_adversarial_comp_sum_loss",
     "spherical_softmax_cross_entropy",
     "stablemax",
     "stablemax_cross_entropy",
     "stablemax_cross_entropy_with_targets",
+    "supervised_contrastive_loss",
+    "swav_loss",
+    "symmetric_info_nce_loss",
     "taylor_softmax_cross_entropy",
+    "threshold_consistent_margin_loss",
+    "triplet_loss",
+    "unified_negative_pair_loss",
+    "vicreg_loss",
     "z_loss",
 ]
