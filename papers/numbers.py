@@ -25,8 +25,10 @@ def summary(numbers: Sequence[float]) -> str:
         return short(mean)
     if spread < 1e-6 * abs(mean):
         return short(mean, 6)
+    spread = float(f"{spread:.1g}")
     digits = _magnitude(mean) - _magnitude(spread) + 1
-    return f"{short(mean, min(max(digits, 2), 6))} ± {short(spread, 1)}"
+    deviation = f"{spread:.0f}" if 1 <= spread < 1e6 else f"{spread:g}"
+    return f"{short(mean, min(max(digits, 2), 6))} ± {deviation}"
 
 
 def short(number: float, digits: int = 4) -> str:

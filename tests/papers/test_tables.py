@@ -111,6 +111,19 @@ def test_without_a_checkout(monkeypatch, capsys):
     assert "source checkout" in capsys.readouterr().err
 
 
+def test_a_broken_paper_is_not_dropped_from_the_tables(checkout, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "fakes"
+    folder.mkdir()
+    (folder / "good.py").write_text("import nothing_of_the_kind")
+    fakes.listing(folder)
+    fakes.install(folder, monkeypatch)
+    before = (checkout / "README.md").read_text()
+    for argv in (["tables"], ["tables", "--check"]):
+        assert cli.main(argv) == 2
+        assert "paper 'good': its module fails" in capsys.readouterr().err
+    assert (checkout / "README.md").read_text() == before
+
+
 def test_rows_in_words():
     holds = papers.Measure("accuracy", (0.95, 0.952), "a", True, (0.5, 0.6))
     fails = papers.Measure("loss_1", (12345.6, 12345.6), "a", False)
@@ -169,6 +182,10 @@ def test_a_result_under_another_acceptance_is_not_shown(checkout, tmp_path, monk
         ((1e-20, 1.0), "0.5 ± 0.7"),
         ((0.77688712, 0.77688713), "0.776887"),
         ((-2.0, -4.0), "-3 ± 1"),
+        ((8.0, 26.0), "17 ± 10"),
+        ((1000.0, 3000.0), "2000 ± 1000"),
+        ((1e9, 3e9), "2e+09 ± 1e+09"),
+        ((0.971, 0.991 - 2e-4), "0.98 ± 0.01"),
         ((float("inf"), 1.0), "inf"),
         ((-float("inf"), float("inf")), "NaN"),
         ((NAN, 1.0), "NaN"),

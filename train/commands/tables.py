@@ -27,7 +27,10 @@ class Tables:
         rows = tables.rows()
         for row in rows:
             if row.state.problem:
-                terminal.warn(f"paper {row.entry.slug!r}: {row.state.problem}")
+                message = f"paper {row.entry.slug!r}: {row.state.problem}"
+                if row.state.status == "catalogued":  # the tables would lose it
+                    raise UserError(message)
+                terminal.warn(message)
         stale = False
         for path, text in _texts(root, rows).items():
             fresh = path.is_file() and path.read_text(encoding="utf-8") == text
