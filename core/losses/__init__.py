@@ -1,5 +1,9 @@
 """Loss functions, one value per example, by what they learn from."""
 
+from .adaptive_margin import (
+    madacos,
+    madacos_parameters,
+)
 from .classification import (
     log_stablemax,
     stablemax,
@@ -105,6 +109,8 @@ __all__ = [
     "ldr_kl",
     "lifted_structure_loss",
     "log_stablemax",
+    "madacos",
+    "madacos_parameters",
     "margin_cosines",
     "multi_similarity_loss",
     "n_pair_loss",
