@@ -26,7 +26,7 @@ class Batch:
                 "batch_argnums",
                 f"got {i}, takes positions from 1 to {len(args)} (0 is the parameters)",
             )
-        self._treedefs = []
+        self._treedefs: list[Any] = []
         self._leaves: list[Any] = []
         self._is_batch: list[bool] = []
         for i, arg in enumerate(args, 1):
@@ -53,7 +53,7 @@ class Batch:
         new = iter(arrays)
         leaves = iter([next(new) if y else x for x, y in zip(self._leaves, self._is_batch)])
         return tuple(
-            treedef.unflatten([next(leaves) for _ in range(treedef.num_leaves)])
+            jax.tree.unflatten(treedef, [next(leaves) for _ in range(treedef.num_leaves)])
             for treedef in self._treedefs
         )
 

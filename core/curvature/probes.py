@@ -36,12 +36,11 @@ def _normal(key: jax.Array, leaf: jax.Array) -> jax.Array:
 def _like(sample: Callable[..., jax.Array], key: jax.Array, tree: Any) -> Any:
     leaves, treedef = jax.tree.flatten(tree)
     keys = jax.random.split(key, max(len(leaves), 1))
-    return treedef.unflatten(
-        [
-            varying_like(sample(k, x), x) if is_floating(x) else jnp.zeros_like(x)
-            for k, x in zip(keys, leaves)
-        ]
-    )
+    probes = [
+        varying_like(sample(k, x), x) if is_floating(x) else jnp.zeros_like(x)
+        for k, x in zip(keys, leaves)
+    ]
+    return jax.tree.unflatten(treedef, probes)
 
 
 def rademacher_like(key: jax.Array, tree: Any) -> Any:

@@ -140,7 +140,7 @@ def scale_by_adahessian(
     magnitudes, no rule for kernels of three axes) and transformer/fairseq/optim/adahessian.py
     (blocks).
 
-    >>> tx = scale_by_adahessian(b1=0.0, eps=0.0)
+    >>> tx = scale_by_adahessian(b1=0.0, b2=0.0, eps=0.0)
     >>> curvature = papyrax.curvature.Curvature(jnp.array([2.0, -4.0]))
     >>> updates, _ = tx.update(jnp.ones(2), tx.init(jnp.ones(2)), curvature=curvature)
     >>> updates.tolist()

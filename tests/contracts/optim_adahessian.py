@@ -13,11 +13,13 @@ RULE_BAD = (
     Bad("b2: got", {"b2": -0.1}),
     Bad("eps: got", {"eps": -1.0}),
     Bad("hessian_power: got", {"hessian_power": 1.5}),
-    Bad("min_curvature: got", {"min_diag": -1.0}),
+    Bad("min_curvature: got", {"min_curvature": -1.0}),
+    Bad("relative_floor: got", {"relative_floor": -1.0}),
+    Bad("update_interval: got", {"update_interval": 0}),
     Bad("average: got", {"average": "rows"}),
     Bad("average_of: got", {"average_of": "square"}),
 )
-NUMERIC = ("b1", "b2", "eps", "hessian_power", "min_curvature")
+NUMERIC = ("b1", "b2", "eps", "hessian_power", "min_curvature", "relative_floor", "seed")
 
 CASES = [
     OptimizerCase(
