@@ -11,6 +11,7 @@ request was wrong (`UserError`); 130 interrupted.
 """
 
 import difflib
+import glob
 import importlib
 import importlib.util
 import inspect
@@ -109,6 +110,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     return status
+
+
+def _expect_no_tpu() -> None:
+    """Keep libtpu, where it is installed to compile for TPUs without one, from looking for one.
+
+    It asks the network for the machine's metadata and prints a page of warnings without any.
+    """
+    if not glob.glob("/dev/accel*") and not glob.glob("/dev/vfio/*"):
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 
 
 def _run(argv: list[str]) -> int:
