@@ -89,7 +89,7 @@ def test_killed_at_random_moments(seed, whole, tmp_path):
     for attempt in range(6):
         child = engine.process(into(folder), log)
         if attempt < 4:
-            # Some progress or none; then any moment; every second one while a checkpoint is written.
+            # Some progress or none, then any moment; every second time amid a checkpoint.
             least = records(folder) + rng.choice([0, 1, 7, 15])
             wait(child, lambda n=least: records(folder) >= n)
             if attempt % 2:
