@@ -118,6 +118,10 @@ def signature(value: Any) -> str:
         found = inspect.signature(value)
     except (TypeError, ValueError):
         return ""
+    if inspect.isclass(value) and str(found).startswith("(*args, **kwargs)"):
+        # Classes that are made by a metaclass, as those of flax.nnx, say it of their `__init__`.
+        found = inspect.signature(value.__init__)
+        found = found.replace(parameters=list(found.parameters.values())[1:])
     empty = inspect.Parameter.empty
     parameters = [p.replace(annotation=empty) for p in found.parameters.values()]
     return str(found.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
