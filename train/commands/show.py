@@ -118,7 +118,7 @@ def signature(value: Any) -> str:
         found = inspect.signature(value)
     except (TypeError, ValueError):
         return ""
-    if inspect.isclass(value) and str(found).startswith("(*args, **kwargs)"):
+    if inspect.isclass(value) and list(found.parameters) == ["args", "kwargs"]:
         # Classes that are made by a metaclass, as those of flax.nnx, say it of their `__init__`.
         found = inspect.signature(value.__init__)
         found = found.replace(parameters=list(found.parameters.values())[1:])
