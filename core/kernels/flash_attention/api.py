@@ -4,11 +4,13 @@ import importlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ...numerics import check
 from ..second_order import second_order
-from . import reference
+from . import passes, reference
 from .operands import Config, Inputs, Masks, Output
+from .passes import Pass, Tiles
 
 # Best first. `None` takes the first that can run what is asked on the platform lowered for.
 IMPLEMENTATIONS = ("xla_chunked", "xla")
@@ -35,21 +37,73 @@ def why_not(
     return getattr(module, "why_not", lambda *_: [])(config, x, masks, platform)
 
 
-def _dispatch(kernel: str) -> Any:
-    def run(x: Inputs, *args: Any, config: Config, platform: str) -> Any:
-        name = _choose(config, x, args[-1], platform)
-        return getattr(_module(name), kernel)(x, *args, config=config, platform=platform)
+def _run(work: Pass, x: Inputs, masks: Masks, config: Config, platform: str) -> Tiles:
+    name = _choose(config, x, masks, platform)
+    return _module(name).run(work, x, masks, config, platform)
 
-    return run
+
+def _forward(x: Inputs, masks: Masks, *, config: Config, platform: str) -> Output:
+    return Output(**_run(passes.forward(x, config), x, masks, config, platform))
+
+
+def _tangent(
+    x: Inputs, y: Output, t: Inputs, masks: Masks, *, config: Config, platform: str
+) -> Output:
+    work = passes.tangent(x, y, t, config)
+    return Output(shift=jnp.zeros_like(y.shift), **_run(work, x, masks, config, platform))
+
+
+def _inputs(found: Tiles) -> Inputs:
+    return Inputs(found["q"], found["k"], found["v"], found.get("bias"))
+
+
+def _cotangent(
+    x: Inputs, y: Output, g: Output, masks: Masks, *, config: Config, platform: str
+) -> Inputs:
+    work = passes.cotangent(x, y, g, config)
+    return _inputs(_run(work, x, masks, config, platform))
+
+
+def _hessian(
+    x: Inputs,
+    y: Output,
+    g: Output,
+    x_dot: Inputs,
+    y_dot: Output,
+    g_dot: Output,
+    masks: Masks,
+    *,
+    config: Config,
+    platform: str,
+) -> Inputs:
+    work = passes.hessian(x, y, g, x_dot, y_dot, g_dot, config)
+    return _inputs(_run(work, x, masks, config, platform))
+
+
+def _second_tangent(
+    x: Inputs,
+    y: Output,
+    t: Inputs,
+    x_dot: Inputs,
+    y_dot: Output,
+    t_dot: Inputs,
+    masks: Masks,
+    *,
+    config: Config,
+    platform: str,
+) -> Output:
+    first = _tangent(x, y, t, masks, config=config, platform=platform)
+    work = passes.second_tangent(x, y, t, first.logsum, x_dot, y_dot, t_dot, config)
+    return Output(shift=jnp.zeros_like(y.shift), **_run(work, x, masks, config, platform))
 
 
 _attention = second_order(
     "attention",
-    forward=_dispatch("forward"),
-    tangent=_dispatch("tangent"),
-    cotangent=_dispatch("cotangent"),
-    hessian=_dispatch("hessian"),
-    second_tangent=_dispatch("second_tangent"),
+    forward=_forward,
+    tangent=_tangent,
+    cotangent=_cotangent,
+    hessian=_hessian,
+    second_tangent=_second_tangent,
     reference=reference.forward,
     by_platform=True,
 )
