@@ -12,6 +12,7 @@ from ..numerics import accumulation_dtype, check, check_range, safe_divide
 from .curvature import (
     check_decays,
     check_interval,
+    finite_or,
     is_floating,
     one_minus_power,
     refreshed,
@@ -32,7 +33,7 @@ class AdahessianState(NamedTuple):
       nu: moving average of the squared averaged diagonal, at its averaged shape.
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # tuples have a method of that name
     refreshes: jax.Array
     mu: Any
     nu: Any
@@ -92,7 +93,7 @@ def scale_by_adahessian(
     relative_floor: Any = 0.0,
     mu_dtype: Any = None,
     nu_dtype: Any = None,
-    update_interval: int = 1,
+    update_interval: Any = None,
     seed: Any = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Rescale gradients by a moving average of the diagonal of the Hessian.
@@ -106,7 +107,7 @@ def scale_by_adahessian(
     which shares its pass with the gradient; or `update(..., obj_fn=)` computes it here, in a
     second pass; with neither, the last estimate is kept: a lazy Hessian. r counts the estimates, so
     that v is unbiased whatever their interval; until the first one the denominator is 1, which is
-    momentum.
+    momentum. Entries of an estimate that are not finite keep their last value.
 
     Args:
       b1: decay of the gradient's average, in [0, 1).
@@ -125,8 +126,8 @@ def scale_by_adahessian(
       mu_dtype: dtype of m; that of the parameters by default.
       nu_dtype: dtype of v; that of the parameters by default, but float32 for half precision, in
         which an average of decay 0.999 would stand still.
-      update_interval: with `obj_fn`, the number of updates from one estimate to the next; above 1
-        it is a `lax.cond`.
+      update_interval: with `obj_fn`, the number of updates from one estimate to the next, by a
+        `lax.cond`; None estimates at every update, without one.
       seed: seed of the probes for `obj_fn`; the probe of an update depends on it and on the count.
 
     Returns:
@@ -180,7 +181,8 @@ def scale_by_adahessian(
         wide = accumulation_dtype(diag, nu)
         diag = diag.astype(wide)
         s = averaging.reduce(jnp.abs(diag) if average_of == "abs" else diag)
-        return (b2 * nu.astype(wide) + (1 - b2) * jnp.square(s)).astype(nu.dtype)
+        new = b2 * nu.astype(wide) + (1 - b2) * jnp.square(s)
+        return finite_or(new.astype(nu.dtype), nu)
 
     def update(
         updates: Any,
@@ -247,7 +249,7 @@ def adahessian(
     relative_floor: Any = 0.0,
     mu_dtype: Any = None,
     nu_dtype: Any = None,
-    update_interval: int = 1,
+    update_interval: Any = None,
     seed: Any = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """AdaHessian: gradient descent scaled by the diagonal of the Hessian, with decoupled decay.

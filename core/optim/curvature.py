@@ -106,7 +106,7 @@ def resolve(
     obj_fn: Callable[[Any], Any] | None,
     seed: Any,
     count: jax.Array,
-    update_interval: int,
+    update_interval: Any,
 ) -> Curvature:
     """The curvature of this step in the structure of `updates`, whichever way it came.
 
@@ -115,13 +115,11 @@ def resolve(
     """
     if curvature is None and obj_fn is not None:
         curvature = _from_objective(obj_fn, params, seed, count, update_interval)
+    fits = curvature is None or (hasattr(curvature, "diag") and hasattr(curvature, "valid"))
+    got = type(curvature).__name__
+    check(fits, "curvature", f"got {got}, takes a papyrax.curvature.Curvature")
     if curvature is None or curvature.diag is None or curvature.valid is False:
         return Curvature(None, False)
-    check(
-        hasattr(curvature, "diag") and hasattr(curvature, "valid"),
-        "curvature",
-        f"got {type(curvature).__name__}, takes a papyrax.curvature.Curvature",
-    )
 
     def follow(update: Any, diag: Any) -> Any:
         if isinstance(update, optax.MaskedNode):
@@ -140,7 +138,7 @@ def resolve(
 
 
 def _from_objective(
-    obj_fn: Callable[[Any], Any], params: Any, seed: Any, count: jax.Array, update_interval: int
+    obj_fn: Callable[[Any], Any], params: Any, seed: Any, count: jax.Array, update_interval: Any
 ) -> Curvature:
     """One Hutchinson probe of `obj_fn`: a pass of its own, beside that of the gradient."""
     check(params is not None, "params", "got None, takes the parameters, with obj_fn")
@@ -155,7 +153,7 @@ def _from_objective(
         z = rademacher_like(jax.random.fold_in(jax.random.key(seed), count), params)
         return jax.tree.map(jnp.multiply, z, hvp(obj_fn)(params, z))
 
-    if update_interval == 1:
+    if update_interval is None:
         return Curvature(probe(), True)
     due = count % update_interval == 0
     zeros = lambda: jax.tree.map(jnp.zeros_like, params)  # noqa: E731
@@ -169,10 +167,15 @@ def refreshed(curvature: Curvature, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda n, o: jnp.where(curvature.valid, n, o), new, old)
 
 
+def finite_or(new: jax.Array, old: jax.Array) -> jax.Array:
+    """`new` where it is finite: an overflow in one estimate must not outlive it in an average."""
+    return jnp.where(jnp.isfinite(new), new, old)
+
+
 def one_minus_power(decay: Any, count: jax.Array, dtype: Any) -> jax.Array:
     """`1 - decay^count` without the cancellation, which costs four digits at a decay of 0.999."""
     if isinstance(decay, int | float):
-        log = math.log(decay) if decay > 0 else -math.inf
+        log: Any = math.log(decay) if decay > 0 else -math.inf
     else:
         log = jnp.log(jnp.asarray(decay, dtype))
     return -jnp.expm1(count.astype(dtype) * log)
@@ -184,9 +187,11 @@ def is_floating(leaf: Any) -> bool:
 
 
 def check_interval(update_interval: Any) -> None:
-    """Raise unless it is a positive integer."""
-    fits = isinstance(update_interval, int) and update_interval >= 1
-    check(fits, "update_interval", f"got {update_interval!r}, takes an integer of 1 or more")
+    """Raise unless it is None or a positive integer (or traced)."""
+    whole = update_interval is None or jnp.issubdtype(jnp.result_type(update_interval), jnp.integer)
+    message = f"got {update_interval!r}, takes None or an integer of 1 or more"
+    check(whole, "update_interval", message)
+    check_range("update_interval", update_interval, 1)
 
 
 def check_decays(b1: Any, b2: Any) -> None:
