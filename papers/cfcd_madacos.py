@@ -69,9 +69,9 @@ PAPER = Paper(
             "median probability 0.02 against scale 32 without margin."
         ),
         accept=(
-            "On every seed: scale 32 at first and above 100 at step 100, margin below 0.05 at first "
-            "and above 0.5 at the end; held-out mean average precision >= baseline + 0.05; mean cosine "
-            "with the prototype >= baseline + 0.3."
+            "On every seed: scale 32 at first and above 100 at step 100, margin below 0.05 at "
+            "first and above 0.5 at the end; held-out mean average precision >= baseline + 0.05; "
+            "mean cosine with the prototype >= baseline + 0.3."
         ),
         method="MadaCos",
         baseline="scale 32, no margin",
