@@ -56,14 +56,14 @@ class Curvature:
 
     Attributes:
       name: an estimator of `papyrax.curvature.value_grad_and_diag`: "hutchinson", "gnb" or
-        "exact_diagonal", or a dotted path.
-      every: steps between two refreshes.
+        "exact_diagonal", or a dotted path; None takes that of the optimizer's authors.
+      every: steps from one estimate to the next; None as the optimizer's authors do.
       fraction: part of the batch that it is estimated on.
       options: the estimator's hyper-parameters by name.
     """
 
-    name: str = "hutchinson"
-    every: int = 1
+    name: str | None = None
+    every: int | None = None
     fraction: float = 1.0
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 

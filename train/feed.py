@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from papyrax.train import parts, sharding
+from papyrax.train import objectives, parts, sharding
 from papyrax.train.config import Config
 from papyrax.train.data import Pipeline, load
 
@@ -21,6 +21,7 @@ _GIVEN = (
     "process_index",
     "process_count",
     "transforms",
+    "with_index",
 )
 
 
@@ -49,7 +50,12 @@ def open_split(config: Config, mesh: Mesh | None = None, *, split: str | None = 
     }
     if split is None:
         transforms = [parts.find("transform", name) for name in data.transforms]
-        chosen: dict[str, Any] = {"split": "train", "seed": config.seed, "transforms": transforms}
+        chosen: dict[str, Any] = {
+            "split": "train",
+            "seed": config.seed,
+            "transforms": transforms,
+            "with_index": objectives.needs_index(config),
+        }
     else:
         chosen = {"split": split, "shuffle": False, "epochs": 1, "drop_remainder": False}
     return parts.build_part("data", data.name, lambda: load(data.name, **common, **chosen))

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from papyrax.train import checkpoint, distributed, feed, metrics, sharding
+from papyrax.train import checkpoint, distributed, feed, metrics, parts, sharding
 from papyrax.train import folder as folder_lib
 from papyrax.train.config import Config, validate
 from papyrax.train.errors import UserError
@@ -100,6 +100,7 @@ class _Run:
     ):
         self.config, self.built, self.train = config, built, train
         self.place, self.show = place, show
+        self.refresh_every = parts.curvature_plan(config)[1]
         self.test: Any = None
         self.best: float | None = None
         self.checkpoints: checkpoint.Checkpoints | None = None
@@ -115,7 +116,7 @@ class _Run:
         stopped = False
         while step < self.config.steps and not stopped:
             batch = next(self.train)
-            refresh = self.built.refreshes and step % self.config.curvature.every == 0
+            refresh = self.built.refreshes and step % self.refresh_every == 0
             arrays = sharding.put(feed.prepare(batch), self.built.mesh)
             state, measured = self.built.train_step(refresh)(state, arrays)
             step += 1

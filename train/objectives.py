@@ -10,18 +10,12 @@ from jaxtyping import Array, Float
 
 from papyrax.train.config import Config
 from papyrax.train.errors import UserError
-from papyrax.train.parts import build_part, check_options, find, parameters
+from papyrax.train.parts import build_part, check_options, find, parameters, required
 
 _LABELS = ("labels", "targets")
-_ALIASES = {
-    "index": "index",
-    "indices": "index",
-    "example_index": "index",
-    "example_indices": "index",
-    "key": "key",
-    "rng": "key",
-}
-"""Names by which a stateful loss may ask for the examples' numbers and for a random key."""
+_INDEX = ("index", "indices", "example_index", "example_indices")
+_KEY = ("key", "rng")
+"""Names by which a stateful loss asks for labels, for the examples' numbers, for a random key."""
 
 
 class Objective(NamedTuple):
@@ -31,6 +25,7 @@ class Objective(NamedTuple):
       init: `init() -> state`, a pytree of arrays, empty for a plain loss.
       apply: `apply(state, logits, batch, key) -> (values, state)`, one value per example (per token
         for text).
+      needs_index: whether `batch` has to have "index", the number of each example.
       evaluate: `evaluate(logits, batch) -> values`, what is reported on data not trained on: the
         loss itself where it is plain, cross-entropy where it keeps a state of the training set.
     """
@@ -38,6 +33,14 @@ class Objective(NamedTuple):
     init: Callable[[], Any]
     apply: Callable[[Any, Array, Mapping[str, Array], Array], tuple[Array, Any]]
     evaluate: Callable[[Array, Mapping[str, Array]], Array]
+    needs_index: bool = False
+
+
+class Pair(NamedTuple):
+    """A loss with a state: `init(...) -> state`, `apply(state, ...) -> (values, state)`."""
+
+    init: Callable[..., Any]
+    apply: Callable[..., Any]
 
 
 def flat(logits: Array, labels: Array) -> tuple[Array, Array]:
@@ -78,28 +81,39 @@ def objective(config: Config, classes: int | None, examples: int) -> Objective:
     Raises:
       UserError: where the loss or its options do not fit.
     """
+    pair = find_pair(config)
+    if pair is None:
+        return _plain(config, find("loss", config.loss.name), classes)
+    return _stateful(config, pair, classes, examples)
+
+
+def find_pair(config: Config) -> Pair | None:
+    """The two functions of a loss with a state; None for a plain loss.
+
+    They are an object with `init` and `apply` (as an optax transformation has `init` and `update`),
+    a function of options alone that makes one, or a function `name` whose first argument is
+    `state`, beside another `name_init`.
+    """
     part = config.loss
     found = find("loss", part.name)
-    if _is_pair(found):
-        return _stateful(config, found, classes, examples)
-    if not _takes_predictions(found):
-        check_options("loss", part.name, part.options, found)
-        pair = build_part("loss", part.name, lambda: found(**part.options))
-        if not _is_pair(pair):
-            raise UserError(
-                f"loss.name: {part.name} is no loss: it takes no predictions and labels"
-            )
-        return _stateful(config, pair, classes, examples, options={})
-    return _plain(config, found, classes)
+    if hasattr(found, "init") and hasattr(found, "apply"):
+        return Pair(found.init, found.apply)
+    takes = parameters(found)
+    if takes[:1] == ["state"]:
+        return Pair(find("loss", f"{part.name}_init"), found)
+    if required(found):
+        return None
+    check_options("loss", part.name, part.options, found)
+    made = build_part("loss", part.name, lambda: found(**part.options))
+    if not (hasattr(made, "init") and hasattr(made, "apply")):
+        raise UserError(f"loss.name: {part.name} is no loss: it takes no predictions and labels")
+    return Pair(made.init, made.apply)
 
 
-def _is_pair(found: Any) -> bool:
-    return hasattr(found, "init") and hasattr(found, "apply")
-
-
-def _takes_predictions(found: Callable[..., Any]) -> bool:
-    names = parameters(found)
-    return len(names) >= 2 and bool({*_LABELS} & {*names[1:3]} or not names[0].startswith("num"))
+def needs_index(config: Config) -> bool:
+    """Whether the loss of a config asks for the number of each example."""
+    pair = find_pair(config)
+    return pair is not None and any(name in _INDEX for name in parameters(pair.apply))
 
 
 def _plain(config: Config, loss: Callable[..., Any], classes: int | None) -> Objective:
@@ -140,16 +154,9 @@ def _wants_one_hot(config: Config, loss: Callable[..., Any], classes: int) -> bo
     raise UserError(f"loss: {part.name} does not take logits and labels of classes: {first}")
 
 
-def _stateful(
-    config: Config,
-    pair: Any,
-    classes: int | None,
-    examples: int,
-    options: Mapping[str, Any] | None = None,
-) -> Objective:
-    """An init/apply pair, whose arguments are filled in by their names."""
+def _stateful(config: Config, pair: Pair, classes: int | None, examples: int) -> Objective:
+    """A loss with a state, whose arguments are filled in by their names."""
     part = config.loss
-    options = part.options if options is None else options
     known = {
         "num_examples": examples,
         "examples": examples,
@@ -158,12 +165,14 @@ def _stateful(
         "batch_size": config.data.batch_size // config.accumulate,
     }
     init_takes, apply_takes = parameters(pair.init), parameters(pair.apply)
-    check_options("loss", part.name, options, pair.init, pair.apply, given=apply_takes[:1])
-    init_options = {n: options.get(n, known.get(n)) for n in init_takes if n in {*options, *known}}
-    apply_options = {n: v for n, v in options.items() if n in apply_takes}
-    predictions = next((n for n in apply_takes[1:] if n not in (*_LABELS, *_ALIASES)), None)
-    if predictions is None:
-        raise UserError(f"loss: {part.name}.apply takes no predictions")
+    predictions, *others = [n for n in apply_takes[1:] if n not in (*_LABELS, *_INDEX, *_KEY)]
+    takes = [n for n in init_takes if n not in known]
+    options = {n: v for n, v in part.options.items() if n in (*takes, *others)}
+    if options != part.options:
+        made_by = find("loss", part.name)
+        check_options("loss", part.name, part.options, pair.init, pair.apply, made_by)
+    init_options = {n: {**known, **options}[n] for n in init_takes if n in {*known, *options}}
+    apply_options = {n: v for n, v in options.items() if n in others}
 
     def apply(
         state: Any, logits: Array, batch: Mapping[str, Array], key: Array
@@ -173,14 +182,9 @@ def _stateful(
         for name in apply_takes[1:]:
             if name in _LABELS:
                 arguments[name] = labels
-            elif _ALIASES.get(name) == "key":
+            elif name in _KEY:
                 arguments[name] = key
-            elif name in _ALIASES:
-                if "index" not in batch:
-                    raise UserError(
-                        f"loss: {part.name} needs the number of each example, which the data set "
-                        f"{config.data.name} does not give"
-                    )
+            elif name in _INDEX:
                 arguments[name] = batch["index"]
         return pair.apply(state, **arguments)
 
@@ -191,4 +195,4 @@ def _stateful(
     def init() -> Any:
         return build_part("loss", part.name, lambda: pair.init(**init_options))
 
-    return Objective(init, apply, evaluate)
+    return Objective(init, apply, evaluate, needs_index(config))

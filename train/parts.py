@@ -57,6 +57,16 @@ def parameters(function: Callable[..., Any]) -> list[str]:
     return named[1:] if is_class else named
 
 
+def required(function: Callable[..., Any]) -> int:
+    """How many arguments a function cannot be called without."""
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return 0
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return sum(p.default is p.empty and p.kind not in variadic for p in found)
+
+
 def _public(namespace: str) -> dict[str, Any]:
     module = importlib.import_module(namespace)
     names = getattr(module, "__all__", None) or [n for n in dir(module) if not n.startswith("_")]
@@ -197,6 +207,19 @@ def schedule(config: Config) -> Any:
     return rate
 
 
+def curvature_plan(config: Config) -> tuple[str, int]:
+    """The estimator's name and the steps from one estimate to the next.
+
+    Where the config leaves them open they are those of the optimizer's authors.
+    """
+    from papyrax.optim import curvature_plan
+
+    plan = curvature_plan(canonical(config.optimizer.name).rpartition(".")[2])
+    name, every = ("hutchinson", 1) if plan is None else (plan.estimator, plan.every)
+    chosen = config.curvature
+    return chosen.name or name, chosen.every or every
+
+
 def curvature(config: Config, loss: Callable[..., Any]) -> tuple[Any, bool]:
     """The curvature estimator of a config.
 
@@ -207,12 +230,12 @@ def curvature(config: Config, loss: Callable[..., Any]) -> tuple[Any, bool]:
     Returns:
       The estimator, and whether it was told the loss, so that it takes a function of outputs.
     """
-    part = config.curvature
-    factory = find("curvature", part.name)
+    (name, _), options = curvature_plan(config), config.curvature.options
+    factory = find("curvature", name)
     told = "loss" in parameters(factory)
-    check_options("curvature", part.name, part.options, factory, given=("loss", "where"))
+    check_options("curvature", name, options, factory, given=("loss", "where"))
     arguments = (loss,) if told else ()
-    return build_part("curvature", part.name, lambda: factory(*arguments, **part.options)), told
+    return build_part("curvature", name, lambda: factory(*arguments, **options)), told
 
 
 @dataclasses.dataclass(frozen=True)

@@ -121,8 +121,10 @@ def make_model(config: Config, spec: Spec) -> tuple[Any, Callable[[Array], Any]]
     return graphdef, initial
 
 
-def abstract_batch(config: Config, spec: Spec, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, dtypes and shardings of a training batch."""
+def abstract_batch(
+    config: Config, spec: Spec, mesh: Mesh, *, index: bool = False
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and shardings of a training batch; `index`: with the examples' numbers."""
     size, data = config.data.batch_size, mesh.shape["data"]
     if size % (data * config.accumulate):
         times = f" x {config.accumulate} microbatches" if config.accumulate > 1 else ""
@@ -131,9 +133,12 @@ def abstract_batch(config: Config, spec: Spec, mesh: Mesh) -> dict[str, jax.Shap
             f"({data} devices along data{times})"
         )
     where = sharding.batch_sharding(mesh)
+    features = {feed.rename(key): x for key, x in spec.features.items()}
+    if index:
+        features["index"] = jax.ShapeDtypeStruct((), jnp.int32)
     return {
-        feed.rename(key): jax.ShapeDtypeStruct((size, *x.shape), x.dtype, sharding=where)
-        for key, x in spec.features.items()
+        key: jax.ShapeDtypeStruct((size, *x.shape), x.dtype, sharding=where)
+        for key, x in features.items()
     }
 
 
@@ -156,7 +161,7 @@ def build(config: Config, mesh: Mesh | None = None, spec: Spec | None = None) ->
     sharding.check_rules(config.mesh.rules)
     mesh = sharding.make_mesh(config.mesh) if mesh is None else mesh
     spec = feed.open_split(config).spec if spec is None else spec
-    batch = abstract_batch(config, spec, mesh)
+    batch = abstract_batch(config, spec, mesh, index=objectives.needs_index(config))
     graphdef, initial = make_model(config, spec)
     classes = None if spec.task == "regression" else outputs(spec)
     objective = objectives.objective(config, classes, spec.num_examples)

@@ -179,22 +179,66 @@ def test_an_optimizer_that_reads_curvature_is_found_through_its_wrappers(make, r
 
 
 def test_optimizers_of_the_house_that_read_curvature_are_found():
-    import inspect
-
     from papyrax import optim
 
     params = {"w": jnp.ones((2, 3))}
-    for name in getattr(optim, "__all__", ()):
+    found = {}
+    for name in optim.__all__:
         factory = getattr(optim, name)
-        if "learning_rate" not in parts.parameters(factory):
+        if "learning_rate" not in parts.parameters(factory) or parts.required(factory) > 1:
             continue
-        source = inspect.getsource(inspect.getmodule(factory))
-        try:
-            transform = optax.with_extra_args_support(factory(learning_rate=0.1))
-        except TypeError:  # it needs more than a learning rate
-            continue
-        if parts.reads(transform, params)[1]:
-            assert "curvature" in source
+        transform = optax.with_extra_args_support(factory(learning_rate=0.1))
+        found[name] = parts.reads(transform, params)[1]
+        assert found[name] is optim.wants_curvature(transform.init(params)), name
+    assert found["adahessian"]
+    assert not found["perpgrad"]
+
+
+def test_curvature_is_estimated_as_the_authors_of_the_optimizer_do():
+    from papyrax.optim import curvature_plan
+
+    for name in ("adahessian", "sophia_g"):
+        config = C.Config(optimizer=C.Optimizer(name))
+        assert parts.curvature_plan(config) == tuple(curvature_plan(name))
+    config = C.Config(optimizer=C.Optimizer("sophia_g"), curvature=C.Curvature("hutchinson", 3))
+    assert parts.curvature_plan(config) == ("hutchinson", 3)
+    assert parts.curvature_plan(C.Config()) == ("hutchinson", 1)
+
+
+def test_adahessian_steps_as_it_does_by_hand():
+    from papyrax.optim import adahessian
+
+    optimizer = C.Optimizer("adahessian", 0.1, options={"weight_decay": 0.1})
+    run = built(
+        model=C.Part("mlp", {"widths": []}),
+        optimizer=optimizer,
+        curvature=C.Curvature("exact_diagonal"),
+    )
+    state, batch = start(run), engine.batch()
+    new, _ = step(run, state, batch, True)
+    x = batch["inputs"].reshape(32, -1)
+
+    def loss(params):
+        logits = x @ params["head"]["kernel"] + params["head"]["bias"]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"]).mean()
+
+    head = state.params["head"]
+    p = jax.nn.softmax(x @ head["kernel"] + head["bias"])
+    curved = {
+        "kernel": jnp.einsum("bi,bc->ic", x**2, p * (1 - p)) / 32,
+        "bias": jnp.mean(p * (1 - p), 0),
+    }
+    from papyrax.curvature import Curvature
+
+    mask = {"head": {"kernel": True, "bias": False}}
+    tx = adahessian(0.1, weight_decay=0.1, mask=mask)
+    updates, _ = tx.update(
+        jax.grad(loss)(state.params),
+        tx.init(state.params),
+        state.params,
+        curvature=Curvature({"head": curved}),
+    )
+    close(new.params, optax.apply_updates(state.params, updates), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["sgd", "lbfgs", "sophia", "sam"])
@@ -233,6 +277,53 @@ def test_a_loss_keeps_its_state():
     np.testing.assert_allclose(
         new.loss["prior"], 0.25 * p[::2].mean(0) + 0.5 * p[1::2].mean(0), rtol=1e-4
     )
+
+
+def test_a_loss_that_remembers_every_example_is_told_which_they_are():
+    from papyrax import losses
+
+    options = {"temperature": 0.5, "adaptivity": 3.0}
+    run = built(loss=C.Part("aldr_kl", options), optimizer=SGD)
+    assert run.batch["index"].shape == (32,)
+    state, batch = start(run), engine.batch()
+    assert state.loss.temperatures.shape == (1438,)
+    index = np.random.default_rng(0).permutation(1438)[:32].astype(np.int32)
+    new, metrics = step(run, state, {**batch, "index": index})
+    h = batch["inputs"].reshape(32, -1)
+    hidden, head = state.params["hidden"][0], state.params["head"]
+    logits = jax.nn.relu(h @ hidden["kernel"] + hidden["bias"]) @ head["kernel"] + head["bias"]
+    remembered = losses.aldr_kl_init(1438, temperature=0.5)
+    values, remembered = losses.aldr_kl(remembered, logits, batch["labels"], index, **options)
+    np.testing.assert_allclose(metrics["loss"], values.mean(), rtol=1e-5)
+    np.testing.assert_allclose(new.loss.temperatures, remembered.temperatures, rtol=1e-5)
+    moved = np.flatnonzero(np.asarray(new.loss.temperatures) != 0.5)
+    np.testing.assert_array_equal(moved, np.sort(index))
+
+
+def test_the_index_of_an_example_is_its_number_in_the_split():
+    from papyrax.train import feed
+
+    plain = feed.open_split(small(data=C.Data("digits", 359)))
+    numbered = feed.open_split(small(data=C.Data("digits", 359), loss=C.Part("aldr_kl")))
+    assert numbered.spec.features["index"].shape == ()
+    assert "index" not in next(plain)
+    everything = feed.open_split(small(data=C.Data("digits", 1438)), split="train")
+    rows = next(everything)["inputs"]
+    for _ in range(2):
+        batch = next(numbered)
+        np.testing.assert_array_equal(batch["inputs"], rows[batch["index"]])
+
+
+def test_a_factory_of_init_and_apply_is_a_loss_too():
+    run = built(loss=C.Part("test_step.make_prior", {"momentum": 0.5}), optimizer=SGD)
+    same = built(loss=C.Part("engine.moving_prior", {"momentum": 0.5}), optimizer=SGD)
+    state, batch = start(run), engine.batch()
+    close(step(run, state, batch), step(same, state, batch), rtol=0, atol=0)
+
+
+def make_prior(momentum=0.9):
+    apply = functools.partial(engine.moving_prior.apply, momentum=momentum)
+    return engine.Pair(engine.moving_prior.init, apply)
 
 
 def test_a_loss_with_a_state_and_cut_curvature_is_refused():

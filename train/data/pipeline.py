@@ -37,6 +37,7 @@ def load(
     transforms: Sequence[Any] = (),
     image_size: int | None = None,
     sequence_length: int | None = None,
+    with_index: bool = False,
 ) -> "Pipeline":
     """Opens a data set as a pipeline of batches, preparing it first where it is embedded.
 
@@ -64,6 +65,8 @@ def load(
       transforms: maps on one example, in order (see `papyrax.train.data.transforms`).
       image_size: side of the square that images are cut and resized to.
       sequence_length: of `python_source`, 256 by default.
+      with_index: add "index" [batch], the number of each example in the split, for losses that
+        remember something of every example.
 
     Returns:
       The pipeline, at its first batch.
@@ -119,6 +122,7 @@ def load(
         drop_remainder=drop_remainder,
         process_index=process_index,
         process_count=process_count,
+        with_index=with_index,
     )
     example = batches.example(source.read([0])[0], (0, 0), Randomness(seed))
     spec = Spec(
@@ -132,6 +136,9 @@ def load(
         num_classes=decode.num_classes,
         vocab_size=decode.vocab_size,
     )
+    if with_index:
+        index = jax.ShapeDtypeStruct((), np.int32)
+        spec = dataclasses.replace(spec, features={**spec.features, "index": index})
     identity = {
         "name": builder.info.full_name,
         "split": split,
@@ -157,6 +164,7 @@ class Batches:
     drop_remainder: bool
     process_index: int
     process_count: int
+    with_index: bool = False
 
     def __post_init__(self) -> None:
         whole, rest = divmod(len(self.source), self.batch_size)
@@ -170,13 +178,16 @@ class Batches:
         places = np.arange(start + self.process_index, start + self.batch_size, self.process_count)
         mask = places < len(self.source)
         places = np.where(mask, places, 0)
-        records = self.source.read(self.order(epoch)[places].tolist())
+        numbers = self.order(epoch)[places]
+        records = self.source.read(numbers.tolist())
         randomness = Randomness(self.seed)
         rows = [
             self.example(record, (epoch, int(place)), randomness)
             for record, place in zip(records, places, strict=True)
         ]
         batch = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        if self.with_index:
+            batch["index"] = numbers.astype(np.int32)
         return batch if self.drop_remainder else {**batch, "mask": mask}
 
     def order(self, epoch: int) -> np.ndarray:
