@@ -115,10 +115,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _expect_no_tpu() -> None:
     """Keep libtpu, where it is installed to compile for TPUs without one, from looking for one.
 
-    It asks the network for the machine's metadata and prints a page of warnings without any.
+    It asks the network for the machine's metadata, prints a page of warnings when there is none,
+    and takes over the handling of signals.
     """
-    if not glob.glob("/dev/accel*") and not glob.glob("/dev/vfio/*"):
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    if glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*"):
+        return
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    gpu = glob.glob("/dev/nvidia*") or glob.glob("/dev/kfd") or glob.glob("/dev/dxg")
+    if importlib.util.find_spec("libtpu") and not gpu:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def _run(argv: list[str]) -> int:
