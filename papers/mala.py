@@ -116,6 +116,8 @@ PAPER = Paper(
 Operator = Callable[[Array, Array, Array], Array]
 Params = dict[str, Any]
 Model = Callable[..., Float[Array, "batch classes"]]
+Task = tuple[Params, Any, tuple[Any, ...], tuple[Any, ...]]
+"""Parameters, examples, batches for the steps of training, and one batch held out."""
 
 TOKENS, DIM, SYMBOLS = 32, 16, 8
 SCALES = (1.0, 2.0, 4.0)
@@ -183,7 +185,7 @@ def episodes(
 
 def recall_task(
     rng: np.random.Generator, items: Float[np.ndarray, "items features"], steps: int, test: int
-) -> tuple[Params, Array, tuple, tuple]:
+) -> Task:
     """Parameters, items, training episodes on two thirds of the items, test on the others."""
     train, held_out = np.split(rng.permutation(len(items)), [2 * len(items) // 3])
     held = tuple(part[0] for part in episodes(rng, held_out, 1, test))
@@ -238,9 +240,7 @@ def vit(
     return apply(params["head"], jnp.mean(norm(params["norm3"], x), axis=1))
 
 
-def vit_task(
-    rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, epochs: int
-) -> tuple[Params, Array, tuple, tuple]:
+def vit_task(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, epochs: int) -> Task:
     """Parameters, images, batches of two thirds of them for the epochs, and the other third."""
     train, held_out = np.split(rng.permutation(len(images)), [2 * len(images) // 3])
     steps = len(train) // 50
@@ -253,7 +253,7 @@ def vit_task(
 
 @functools.partial(jax.jit, static_argnames=("model", "operator", "learning_rate"))
 def fit(
-    task: tuple[Params, Array, tuple, tuple],
+    task: Task,
     *,
     model: Model,
     operator: Operator,
@@ -318,11 +318,11 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     return images / 8 - 1, labels.astype(np.int32)
 
 
-def tasks(seeds: tuple[int, ...], steps: int, epochs: int, test: int) -> dict[str, tuple]:
+def tasks(seeds: tuple[int, ...], steps: int, epochs: int, test: int) -> dict[str, Task]:
     """The three tasks, with a leading axis of seeds on every array."""
     images, labels = load_digits()
     standard = (images - images.mean(0)) / images.std()
-    made: dict[str, list] = {"vectors": [], "digits": [], "classification": []}
+    made: dict[str, list[Task]] = {"vectors": [], "digits": [], "classification": []}
     for seed in seeds:
         rng = np.random.default_rng(seed)
         vectors = rng.normal(size=(3000, DIM))

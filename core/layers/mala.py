@@ -93,7 +93,9 @@ class MALABlock(nnx.Module):
             return y.reshape(batch, height * width, self.heads, dim // self.heads)
 
         out = mala(
-            *(tokens(y) for y in (q, k, v)),
+            tokens(q),
+            tokens(k),
+            tokens(v),
             rope=rope_2d(height, width, dim // self.heads) if self.use_rope else None,
             epsilon=self.epsilon,
             scale=self.scale,
