@@ -305,7 +305,7 @@ def reproduce(
             Line(
                 {"method": "AdaHessian", "baseline": "Adam, best of its grid"}[name],
                 tuple(range(1, 101)),
-                tuple(curves[name]),
+                tuple(tuple(curve.tolist()) for curve in curves[name]),
             )
             for name in curves
         ),

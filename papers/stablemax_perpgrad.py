@@ -299,7 +299,11 @@ def reproduce(
         x_label="epoch",
         y_label="test accuracy",
         lines=tuple(
-            Line(getattr(PAPER.claim, name), x, tuple(trace["test"] for trace in traces[name]))
+            Line(
+                getattr(PAPER.claim, name),
+                x,
+                tuple(tuple(trace["test"].tolist()) for trace in traces[name]),
+            )
             for name, _ in runs
         ),
     )
