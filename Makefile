@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 DEMO := adahessian mala stablemax_perpgrad
 
-.PHONY: demo test lint format bench tables clean
+.PHONY: demo test lint format bench tables picture clean
 
 demo: $(VENV)/.train
 	$(BIN)/papyrax reproduce $(DEMO) --out build/demo
@@ -25,6 +25,13 @@ format: $(VENV)/.test
 
 tables: $(VENV)/.train
 	$(BIN)/papyrax tables
+
+# README's picture, from the recorded results.
+picture: $(VENV)/.train
+	$(BIN)/python docs/draw_picture.py docs/three_papers.png $(DEMO)
+
+bench: $(VENV)/.bench
+	for script in benchmarks/*.py; do echo "== $$script" && $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf build $(VENV) report.html

@@ -101,15 +101,21 @@ def _draw(panel: Any, figure: Figure, title: str) -> None:
             )
     if figure.x_log:
         panel.set_xscale("log")
+        xs = sorted({x for line in figure.lines for x in line.x if x > 0})
+        if xs and xs[-1] < 20 * xs[0]:
+            # Within a decade or so matplotlib labels every multiple, one over the other.
+            few = xs if len(xs) <= 5 else [xs[0], xs[len(xs) // 2], xs[-1]]
+            panel.set_xticks(few, [f"{x:g}" for x in few])
+            panel.set_xticks([], minor=True)
     if figure.y_log:
         panel.set_yscale("log")
     values = [v for line in figure.lines for row in line.y for v in row]
     shown = axis(values, log=figure.y_log)
     ends = (shown.low, shown.high)
     panel.set_ylim(*(10**end for end in ends) if figure.y_log else ends)
-    panel.set_title("\n".join(textwrap.wrap(title, 34)), loc="left", weight="bold")
-    panel.set_xlabel(figure.x_label)
-    panel.set_ylabel(figure.y_label)
+    panel.set_title("\n".join(textwrap.wrap(title, 22)), loc="left", weight="bold")
+    panel.set_xlabel("\n".join(textwrap.wrap(figure.x_label, 36)))
+    panel.set_ylabel("\n".join(textwrap.wrap(figure.y_label, 30)))
     panel.grid(axis="y", color=GRID, linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
