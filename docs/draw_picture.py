@@ -16,6 +16,7 @@ TITLES = {
 
 
 def main() -> None:
+    """Draw the papers named on the command line."""
     path, *slugs = sys.argv[1:]
     records = [papers.recorded(slug) for slug in slugs]
     if None in records:
