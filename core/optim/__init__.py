@@ -3,14 +3,19 @@
 from .adahessian import AdahessianState, adahessian, scale_by_adahessian
 from .curvature import CurvaturePlan, curvature_plan, wants_curvature
 from .perpgrad import perpgrad, scale_by_perpgrad
+from .sophia import SophiaState, scale_by_sophia, sophia_g, sophia_h
 
 __all__ = [
     "AdahessianState",
     "CurvaturePlan",
+    "SophiaState",
     "adahessian",
     "curvature_plan",
     "perpgrad",
     "scale_by_adahessian",
     "scale_by_perpgrad",
+    "scale_by_sophia",
+    "sophia_g",
+    "sophia_h",
     "wants_curvature",
 ]
