@@ -10,6 +10,7 @@ Exit status: 0 done; 1 done, and the answer is no (an acceptance fails, a table 
 request was wrong (`UserError`); 130 interrupted.
 """
 
+import contextlib
 import difflib
 import glob
 import importlib
@@ -95,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that has no "±" gets a "?" instead of an error.
             stream.reconfigure(errors="replace")
+    _expect_no_tpu()
     try:
         status = _run(argv)
         sys.stdout.flush()
@@ -126,6 +128,21 @@ def _expect_no_tpu() -> None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
+def _first_message(box: str) -> str:
+    """What tyro says of an argument, out of the box that it draws: title, message, help."""
+    parts: list[list[str]] = [[]]
+    for line in box.splitlines():
+        text = line.strip("╭╮╰╯│─| ")
+        if "╭" in line:  # the frame, with the title in it
+            parts += [[text], []]
+        elif text.strip("-"):
+            parts[-1].append(text)
+        else:  # a rule
+            parts.append([])
+    said = [" ".join(part) for part in parts if part]
+    return said[1].rstrip(".") if len(said) > 1 else "the arguments do not parse"
+
+
 def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
@@ -146,18 +163,23 @@ def _run(argv: list[str]) -> int:
             "the command line needs tyro and rich: pip install 'papyrax[train]'"
         ) from error
     command = getattr(importlib.import_module(f"papyrax.train.commands.{name}"), name.capitalize())
+    said = io.StringIO()
     try:
-        if hasattr(command, "parse"):  # its defaults depend on its first word
-            parsed = command.parse(arguments)
-        else:
-            parsed = tyro.cli(
-                command,
-                prog=f"papyrax {name}",
-                description=description(command),
-                args=arguments,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
-            )
-    except SystemExit as end:  # --help, or an argument that does not parse: tyro has said why
-        return end.code if isinstance(end.code, int) else 2
+        with contextlib.redirect_stderr(said):
+            if hasattr(command, "parse"):  # its defaults depend on its first word
+                parsed = command.parse(arguments)
+            else:
+                parsed = tyro.cli(
+                    command,
+                    prog=f"papyrax {name}",
+                    description=description(command),
+                    args=arguments,
+                    config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+                )
+    except SystemExit as end:
+        if end.code in (0, None):  # --help
+            return 0
+        hint = f"`papyrax {name} --help` says what it takes"
+        raise UserError(f"{_first_message(said.getvalue())}; {hint}") from None
     status: int = parsed.run()
     return status

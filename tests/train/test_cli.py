@@ -141,3 +141,21 @@ def test_listing_the_commands_loads_neither_jax_nor_tyro():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["papers", "--bogus"], "--bogus"),
+        (["reproduce", "mala", "--seeds", "x"], "--seeds"),
+        (["reproduce", "mala", "--budget", "huge"], "--budget"),
+        (["show"], "PAPER"),
+    ],
+)
+def test_an_argument_that_does_not_parse_is_one_line(capsys, arguments, named):
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("papyrax: error: ")
+    assert named in err
