@@ -9,6 +9,7 @@ from .linear import (
     linear_attention_weights,
 )
 from .mala import MalaState, mala, mala_init, mala_step, mala_weights
+from .relu_linear import relu_linear_attention
 from .rope import Rotary, apply_rope, rope_1d, rope_2d
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "mala_init",
     "mala_step",
     "mala_weights",
+    "relu_linear_attention",
     "rope_1d",
     "rope_2d",
 ]

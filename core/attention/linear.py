@@ -138,19 +138,54 @@ def linear_attention(
             precision=precision,
         )
         return restore(weigh(weights, upcast(value), precision), query, key, value)
+    out, total = kernel_sums(
+        *(query, key, value, mask),
+        feature_map=feature_map,
+        is_causal=is_causal,
+        chunk_size=chunk_size,
+        precision=precision,
+    )
+    out = _divide(out, total, normalize, epsilon, 1.0 if scale is None else scale)
+    return restore(out, query, key, value)
+
+
+def kernel_sums(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B S K H"],
+    value: Float[Array, "B S K E"],
+    mask: Bool[Array, "*#BN1S"] | None,
+    *,
+    feature_map: FeatureMap,
+    is_causal: bool,
+    chunk_size: int,
+    precision: jax.lax.PrecisionLike,
+) -> tuple[Float[Array, "B T N E"], Float[Array, "B T N"]]:
+    """Sums over the keys of `K_ij v_j` and of `K_ij = phi(q_i) . phi(k_j)`, in linear time.
+
+    Args:
+      query: [batch, queries, heads, dim].
+      key: [batch, keys, key_heads, dim].
+      value: [batch, keys, key_heads, value_dim].
+      mask: over the keys, as in `linear_attention`.
+      feature_map: as in `linear_attention`.
+      is_causal: as in `linear_attention`.
+      chunk_size: as in `linear_attention`.
+      precision: as in `linear_attention`.
+
+    Returns:
+      [batch, queries, heads, value_dim] and [batch, queries, heads], in float32 or float64.
+    """
     phi = feature_map_of(feature_map)
     heads = split_heads(query, key, value, mask)
     q, k, v = phi(heads.query), phi(heads.key) * heads.present[..., None], heads.value
     if is_causal:
         k, v = align(q.shape[1], k, v)
-        start = linear_attention_init(k, v)
-        out, total, _ = _causal(start, q, k, v, chunk_size, precision)
+        out, total, _ = _causal(linear_attention_init(k, v), q, k, v, chunk_size, precision)
     else:
         key_value = jnp.einsum("bskh,bske->bkhe", k, v, precision=precision)
         out = jnp.einsum("btkgh,bkhe->btkge", q, key_value, precision=precision)
         total = jnp.einsum("btkgh,bkh->btkg", q, jnp.sum(k, axis=1), precision=precision)
-    out = _divide(out, total, normalize, epsilon, 1.0 if scale is None else scale)
-    return restore(out.reshape(*query.shape[:3], value.shape[-1]), query, key, value)
+    return out.reshape(*query.shape[:3], value.shape[-1]), total.reshape(query.shape[:3])
 
 
 def _causal(

@@ -144,6 +144,26 @@ CASES = [
         bad=(*SHAPES, *KERNEL, Bad("kernel_scale", {"kernel_scale": "code"})),
     ),
     Case(
+        "papyrax.attention.relu_linear_attention",
+        lambda rng: {**masked(rng), "scale": rng.uniform(0.5, 1.5, 4)},
+        (*ALL, "scale"),
+        {"floor": 1.0},
+        rows_in=(*ALL, "mask"),
+        bad=(
+            *VALUES,
+            *OPERATOR[-4:],
+            Bad("floor", {"floor": -1.0}),
+            Bad("scale", {"scale": np.ones(3)}),
+        ),
+    ),
+    Case(
+        "papyrax.attention.relu_linear_attention",
+        qkv,
+        ALL,
+        {"is_causal": True},
+        "causal, on the floor",
+    ),
+    Case(
         "papyrax.attention.rope_1d",
         lambda rng: {"positions": rng.uniform(0, 9, (2, 5))},
         ("positions",),

@@ -35,6 +35,14 @@ def test_the_layer_computes_the_operator(x, name, causal):
     np.testing.assert_allclose(by_function(x), want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_softmax_attention_is_that_of_flax(x, causal):
+    mask = jax.random.bernoulli(jax.random.key(1), 0.7, (2, 1, 6, 6)).at[..., 0].set(True)
+    want = layer_of(nnx.dot_product_attention)(x, mask=mask, is_causal=causal)
+    got = layer_of(attention_fn("dot_product_attention"))(x, mask=mask, is_causal=causal)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
 def test_masks_of_flax_are_honoured_or_refused(x):
     layer = layer_of(attention_fn("mala"))
     keys = jnp.arange(6) < 4
