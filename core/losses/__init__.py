@@ -22,6 +22,11 @@ from .contrastive import (
     nt_xent_loss,
     supervised_contrastive_loss,
 )
+from .hardness import (
+    hard_contrastive_loss,
+    relative_penalty,
+    simple_contrastive_loss,
+)
 from .label_dro import (
     AldrKlState,
     aldr_kl,
@@ -58,6 +63,12 @@ from .proxies import (
     proxy_anchor_loss,
     proxy_nca_loss,
 )
+from .robust_contrastive import (
+    IsogclrState,
+    isogclr_init,
+    isogclr_loss,
+    robust_global_contrastive_loss,
+)
 from .similarity import (
     pairwise_cosine,
     pairwise_dot,
@@ -89,6 +100,7 @@ from .views import (
 
 __all__ = [
     "AldrKlState",
+    "IsogclrState",
     "PairMasks",
     "adacos_scale",
     "aldr_kl",
@@ -105,7 +117,10 @@ __all__ = [
     "decoupled_softmax_loss",
     "ensloss",
     "generalized_cross_entropy",
+    "hard_contrastive_loss",
     "info_nce_loss",
+    "isogclr_init",
+    "isogclr_loss",
     "ldr_kl",
     "lifted_structure_loss",
     "log_stablemax",
@@ -126,7 +141,10 @@ __all__ = [
     "pairwise_squared_euclidean",
     "proxy_anchor_loss",
     "proxy_nca_loss",
+    "relative_penalty",
+    "robust_global_contrastive_loss",
     "siglip_loss",
+    "simple_contrastive_loss",
     "sinkhorn_assignment",
     "smooth_adversarial_comp_sum_loss",
     "spherical_softmax_cross_entropy",

@@ -1,0 +1,205 @@
+"""Global contrastive losses: all examples as negatives, one temperature for each example."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..numerics import (
+    check,
+    check_floating,
+    check_integer,
+    check_positive,
+    check_range,
+    check_rank,
+    check_shape,
+    restore,
+    upcast,
+)
+from ._shared import log_sum_exp
+from .contrastive import both_views
+from .pairs import negative
+
+# What stands for the logarithm of zero in a state, so that all its numbers are finite.
+_NEVER = -1e30
+
+
+def robust_global_contrastive_loss(
+    differences: Float[Array, "anchors negatives"],
+    temperature: Float[Array, "anchors"],
+    *,
+    rho: float = 0.3,
+) -> Float[Array, "anchors"]:
+    """The contrastive loss whose temperature is a variable, with what keeps it in place.
+
+    `t log mean_j exp(h_j / t) + t rho`: the dual of the worst weighting of the negatives within a
+    Kullback-Leibler distance `rho` of the uniform one. Convex in `t`.
+
+    Args:
+      differences: `h`, similarity of each negative less that of the positive [anchors, negatives].
+      temperature: `t` of each anchor, positive [anchors].
+      rho: how far the weights of the negatives may be from uniform; larger makes temperatures
+        smaller.
+
+    Returns:
+      One loss an anchor [anchors].
+
+    Raises:
+      ValueError: if a shape or dtype does not fit or `rho` is negative.
+
+    Source: Not All Semantics are Created Equal, arXiv 2305.11965, Eq. 4 (the robust global
+    contrastive loss); `libauc/losses/contrastive.py` of Optimization-AI/LibAUC has its gradient.
+
+    >>> h = jnp.array([[-1.0, -1.0], [-0.5, -1.5]])
+    >>> np.asarray(robust_global_contrastive_loss(h, jnp.array([0.1, 0.1])), float).round(3)
+    array([-0.97 , -0.539])
+    """
+    check_floating(differences=differences, temperature=temperature)
+    check_rank("differences", differences, 2)
+    check_shape("temperature", temperature, jnp.shape(differences)[:1], "[anchors]")
+    check(jnp.shape(differences)[1] > 0, "differences", "got no negatives, takes one or more")
+    check_range("rho", rho, 0)
+    h, t = upcast(differences, temperature)
+    # No anchor divides by zero, whatever an optimizer makes of the temperature.
+    t = jnp.maximum(t, jnp.finfo(t.dtype).eps)
+    mean = log_sum_exp(h / t[:, None]) - jnp.log(jnp.asarray(h.shape[1], h.dtype))
+    return restore(t * (mean + rho), differences, temperature)
+
+
+class IsogclrState(NamedTuple):
+    """State of `isogclr_loss`, one entry an example of the training set.
+
+    Attributes:
+      temperature: the temperature of each example [examples].
+      log_mean: logarithm of the moving average of `mean_j exp(s_ij / t_i)` [examples].
+      velocity: moving average of the gradient of the temperature [examples].
+    """
+
+    temperature: Float[Array, "examples"]
+    log_mean: Float[Array, "examples"]
+    velocity: Float[Array, "examples"]
+
+
+def isogclr_init(examples: int, *, temperature: float = 0.1) -> IsogclrState:
+    """The state of `isogclr_loss` before the first step.
+
+    Every temperature is the given one and nothing has been averaged.
+
+    Args:
+      examples: the size of the training set.
+      temperature: the first temperature of all examples.
+
+    Returns:
+      `IsogclrState` of arrays [examples].
+
+    Raises:
+      ValueError: if an argument is not positive.
+
+    Source: Not All Semantics are Created Equal, arXiv 2305.11965, Algorithm 1.
+
+    >>> np.asarray(isogclr_init(3).temperature, float).round(2)
+    array([0.1, 0.1, 0.1])
+    """
+    good = isinstance(examples, int) and examples > 0
+    check(good, "examples", f"got {examples!r}, takes a positive integer")
+    check_positive(temperature=temperature)
+    return IsogclrState(
+        jnp.full(examples, temperature, jnp.float32),
+        jnp.full(examples, _NEVER, jnp.float32),
+        jnp.zeros(examples, jnp.float32),
+    )
+
+
+def isogclr_loss(
+    state: IsogclrState,
+    view1: Float[Array, "batch features"],
+    view2: Float[Array, "batch features"],
+    index: Int[Array, "batch"],
+    *,
+    rho: float = 0.3,
+    averaging: float = 0.9,
+    learning_rate: float = 0.01,
+    momentum: float = 0.9,
+    temperature_range: tuple[float, float] = (0.05, 0.7),
+    chunk_size: int | None = None,
+    axis_name: str | None = None,
+) -> tuple[Float[Array, "batch"], IsogclrState]:
+    """iSogCLR: a global contrastive loss from small batches, with a temperature for each example.
+
+    With the cosines `s_ij` of anchor `i` and the other examples' views of the batch:
+    `u_i <- (1 - g) u_i + g mean_j exp(s_ij / t_i)`, the loss
+    `mean_j sg(exp(s_ij / t_i) / u_i) s_ij - s_i+`, and the step of the temperature along
+    `log u_i + rho - mean_j (exp(s_ij / t_i) / u_i) s_ij / t_i` with momentum. Each example is an
+    anchor by both views; `u`, the temperature's gradient and the loss are means of the two.
+
+    Args:
+      state: from `isogclr_init` or the step before.
+      view1: embeddings of one view of each example [batch, features].
+      view2: embeddings of the other view [batch, features].
+      index: the number of each example in the training set, no two alike [batch].
+      rho: see `robust_global_contrastive_loss`.
+      averaging: `g`, the weight of the new estimate (gamma in the paper); 1 where an example is
+        seen first.
+      learning_rate: of the temperatures.
+      momentum: the weight of the old gradient of the temperature is one less this (beta in LibAUC).
+      temperature_range: the temperatures are kept between these two.
+      chunk_size: look at so many views at a time; all for None.
+      axis_name: the mesh axis whose devices share the batch; each device keeps the state of its own
+        examples.
+
+    Returns:
+      One loss an example [batch], whose gradient is that of the global loss (its value means
+      little), and the new state.
+
+    Raises:
+      ValueError: if a shape, a dtype or a hyper-parameter does not fit.
+
+    Source: Not All Semantics are Created Equal, arXiv 2305.11965, Algorithm 1, with the raw
+    similarities, defaults and averaging over both views of `iSogCLR_Loss` in
+    Optimization-AI/LibAUC. In logarithms here, so that no temperature overflows.
+
+    >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> loss, state = isogclr_loss(isogclr_init(5), x, x, jnp.array([0, 3]))
+    >>> np.asarray(state.temperature, float).round(4)
+    array([0.0973, 0.1   , 0.1   , 0.0973, 0.1   ])
+    """
+    check_integer(index=index)
+    check_shape("index", index, jnp.shape(view1)[:1], "[batch], one an example")
+    for name, x in state._asdict().items():
+        check_shape(name, x, jnp.shape(state.temperature), "[examples], as the temperature")
+    check_range("rho", rho, 0)
+    check_range("averaging", averaging, 0, 1, open_low=True)
+    check_positive(learning_rate=learning_rate)
+    check_range("momentum", momentum, 0, 1, open_low=True)
+    low, high = temperature_range
+    check(0 < low <= high, "temperature_range", f"got {temperature_range}, takes 0 < low <= high")
+    pairs = both_views(view1, view2, chunk_size, axis_name, False)
+    stop = jax.lax.stop_gradient
+    index = jnp.asarray(index)
+    t, log_u, velocity = (stop(x[index]).astype(pairs.dtype) for x in state)
+    scale = jnp.concatenate([1 / t, 1 / t])
+
+    count = jnp.maximum(pairs.count(negative), 1)
+    fixed = pairs.constant()
+    log_g = fixed.log_sum_exp(lambda b, c: c * b.values, negative, scale) - jnp.log(count)
+    log_g = jnp.where(log_g > -jnp.inf, log_g, 0)  # a batch of one has no negatives
+    fresh = jnp.logaddexp(*log_g.reshape(2, -1)) - jnp.log(2.0).astype(pairs.dtype)
+    old = jnp.log1p(-jnp.asarray(averaging, pairs.dtype)) + log_u
+    mixed = jnp.logaddexp(old, jnp.log(jnp.asarray(averaging, pairs.dtype)) + fresh)
+    log_u = jnp.where((log_u <= _NEVER) | (averaging == 1), fresh, mixed)
+
+    def weighted(b: Any, c: Array, u: Array) -> Array:
+        exponent = jnp.where(b.negative, c * stop(b.values) - u, 0)
+        return jnp.where(b.negative, jnp.exp(exponent) * b.values, 0)
+
+    pushed = pairs.total(weighted, scale, jnp.concatenate([log_u, log_u])) / count
+    pulled = pairs.total(lambda b: jnp.where(b.positive, b.values, 0))
+    loss = (pushed - pulled).reshape(2, -1).mean(0)
+
+    slope = log_u + rho - stop(pushed).reshape(2, -1).mean(0) / t
+    velocity = (1 - momentum) * velocity + momentum * slope
+    moved = jnp.clip(t - learning_rate * velocity, low, high)
+    new = (stop(moved), log_u, velocity)
+    state = IsogclrState(*(x.at[index].set(v.astype(x.dtype)) for x, v in zip(state, new)))
+    return restore(loss, view1, view2), state
