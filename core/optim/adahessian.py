@@ -314,6 +314,5 @@ def adahessian(
         update_interval=update_interval,
         seed=seed,
     )
-    decays = not (isinstance(weight_decay, int | float) and weight_decay == 0)
-    decay = (optax.add_decayed_weights(weight_decay, mask),) if decays else ()
-    return optax.chain(rule, *decay, optax.scale_by_learning_rate(learning_rate))
+    decay = optax.add_decayed_weights(weight_decay, mask)
+    return optax.chain(rule, decay, optax.scale_by_learning_rate(learning_rate))

@@ -327,7 +327,5 @@ def _sophia(
 ) -> optax.GradientTransformationExtraArgs:
     check_range("learning_rate", None if callable(learning_rate) else learning_rate, 0)
     check_range("weight_decay", weight_decay, 0)
-    decays = not (isinstance(weight_decay, int | float) and weight_decay == 0)
-    decay = (optax.add_decayed_weights(weight_decay, mask),) if decays else ()
-    rate = optax.scale_by_learning_rate(learning_rate)
-    return optax.chain(scale_by_sophia(**rule), *decay, rate)
+    decay = optax.add_decayed_weights(weight_decay, mask)
+    return optax.chain(scale_by_sophia(**rule), decay, optax.scale_by_learning_rate(learning_rate))
