@@ -209,6 +209,12 @@ def from_json(data: Any) -> Config:
 
     Raises:
       UserError: naming the key that is unknown or whose value has the wrong type.
+
+    >>> from_json({"steps": 3, "model": {"name": "mlp"}}).model
+    Part(name='mlp', options={})
+    >>> from_json({"stepz": 3})
+    Traceback (most recent call last):
+    papyrax.train.errors.UserError: stepz: no such key; did you mean 'steps'?
     """
     config: Config = read(Config, data, "")
     return config
@@ -276,7 +282,11 @@ def validate(config: Config) -> None:
 
 
 def changed(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted keys whose values differ between two configs, the run's folder aside."""
+    """The dotted keys whose values differ between two configs, the run's folder aside.
+
+    >>> list(changed(Config(), Config(seed=1, schedule=Schedule(warmup=5))))
+    ['schedule.warmup', 'seed']
+    """
     for field in dataclasses.fields(old):
         a, b = getattr(old, field.name), getattr(new, field.name)
         path = prefix + field.name

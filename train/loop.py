@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import pathlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -68,10 +69,18 @@ def fit(config: Config, *, show: bool = False) -> FitResult:
 
     Raises:
       UserError: where something in the config does not fit, or a step is not finite.
+
+    >>> from papyrax.train.config import Config, Data, Mesh
+    >>> result = fit(Config(data=Data("iris", batch_size=32), mesh=Mesh(data=1), steps=60))
+    >>> result.metrics[0]["loss"] > result.metrics[-1]["loss"]
+    True
+    >>> result.model(np.zeros((1, 4), np.float32)).shape
+    (1, 3)
     """
     validate(config)
     first = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(_on_sigterm(config.out is not None))
         place = None
         if config.out is not None:
             place = folder_lib.open_folder(config, first=first)
@@ -83,7 +92,7 @@ def fit(config: Config, *, show: bool = False) -> FitResult:
         if place is not None:
             place.keep(config)
         run = _Run(config, built, train, place, show=show and first)
-        return run(stack)
+        return run(stack, stop)
 
 
 class _Run:
@@ -105,15 +114,14 @@ class _Run:
         self.best: float | None = None
         self.checkpoints: checkpoint.Checkpoints | None = None
 
-    def __call__(self, stack: contextlib.ExitStack) -> FitResult:
+    def __call__(self, stack: contextlib.ExitStack, stop: threading.Event) -> FitResult:
         state, step, offset = self._start(stack)
         path = None if self.place is None else self.place.path
         log = metrics.Log(path if jax.process_index() == 0 else None, offset, step)
         stack.callback(log.close)
         bar = stack.enter_context(metrics.bar(self.config.steps, step, show=self.show))
-        stop = stack.enter_context(_on_sigterm(self.place is not None))
         pending: tuple[int, Any, Any] | None = None
-        stopped = False
+        stopped = distributed.any_process(stop.is_set())
         while step < self.config.steps and not stopped:
             batch = next(self.train)
             refresh = self.built.refreshes and step % self.refresh_every == 0
@@ -172,6 +180,8 @@ class _Run:
                 state, record = found
                 self.train.set_state(record["data"])
                 self.best = record["best"]
+                if self.show and record["step"] < self.config.steps:
+                    print(f"papyrax: resuming at step {record['step']}", file=sys.stderr)
                 return state, record["step"], record["offset"]
         return self.built.init(jax.random.key(self.config.seed)), 0, 0
 

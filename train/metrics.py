@@ -56,7 +56,8 @@ class Log:
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> Record:
         """Adds a record."""
-        record: Record = {"step": step, "split": split, **values}
+        first = {name: values[name] for name in ("loss", "accuracy") if name in values}
+        record: Record = {"step": step, "split": split, **first, **values}
         self.records.append(record)
         if self._file is not None:
             self._file.write(to_json(record, indent=None).encode())

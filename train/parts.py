@@ -109,6 +109,12 @@ def find(kind: str, name: str) -> Any:
 
     Raises:
       UserError: where there is none, with the names that are close.
+
+    >>> find("optimizer", "adamw").__name__
+    'adamw'
+    >>> find("optimizer", "adamx")
+    Traceback (most recent call last):
+    papyrax.train.errors.UserError: optimizer.name: there is no optimizer 'adamx'; did you mean ...
     """
     where = _KEYS.get(kind, f"{kind}.name")
     if "." in name:

@@ -42,7 +42,11 @@ def path_name(path: Sequence[Any]) -> str:
 
 
 def matches(pattern: str, tree: Any) -> Any:
-    """The tree with, at each leaf, whether `pattern` is found in its path."""
+    """The tree with, at each leaf, whether `pattern` is found in its path.
+
+    >>> matches("kernel$", {"head": {"kernel": 0, "bias": 0}})
+    {'head': {'bias': False, 'kernel': True}}
+    """
     return jax.tree_util.tree_map_with_path(
         lambda path, _: re.search(pattern, path_name(path)) is not None, tree
     )
@@ -93,6 +97,10 @@ def spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules) -> Partiti
     Returns:
       The partition, of the last dimensions; a dimension that its axis does not divide, and an array
       of fewer dimensions than the rule has, stay whole.
+
+    >>> from papyrax.train.config import Mesh
+    >>> tuple(spec("optimizer/0/mu/head/kernel", (16, 10), make_mesh(Mesh()), RULES))
+    (None, 'model')
     """
     for pattern, axes in rules:
         if re.search(pattern, path):

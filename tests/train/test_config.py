@@ -1,6 +1,8 @@
 """Configs: what they read, what they refuse, and how the command line changes them."""
 
 import dataclasses
+import doctest
+import importlib
 import json
 
 import engine
@@ -243,3 +245,11 @@ def test_presets_whose_data_are_not_here_can_be_built(name, spec, least, most):
     built = build(configs.get(name), spec=spec)
     assert least < sharding.size(built.state.params) < most
     assert built.batch["inputs"].shape[1:] == spec.features["inputs"].shape
+
+
+@pytest.mark.parametrize("name", ["config", "parts", "sharding", "step", "loop"])
+def test_doctests(name):
+    module = importlib.import_module(f"papyrax.train.{name}")
+    done = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert done.attempted
+    assert not done.failed

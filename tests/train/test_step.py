@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from engine import small
+from flax import nnx
 
 from papyrax.train import build, parts, sharding
 from papyrax.train import config as C
@@ -466,6 +467,11 @@ def test_weight_decay_leaves_biases_alone():
         ({"model": C.Part("vit", {"pach": 3})}, "did you mean 'patch'?"),
         ({"model": C.Part("vit"), "attention": C.Part("mala", {"x": 1})}, "mala has no option 'x'"),
         ({"optimizer": C.Optimizer("adam", options={"b1": "x"})}, "optimizer: adam does not take"),
+        ({"model": C.Part("test_step.Wide")}, "gives logits of shape (32, 11), takes (32, 10)"),
+        (
+            {"model": C.Part("vit", {"patch": 4}), "attention": C.Part("test_step.strict")},
+            "model: vit with attention test_step.strict cannot be run: query: got 4 heads",
+        ),
         ({"curvature": C.Curvature("hutch")}, None),
         (
             {"curvature": C.Curvature("hutch"), "optimizer": C.Optimizer("engine.root_newton")},
@@ -480,6 +486,20 @@ def test_what_does_not_fit_is_said_before_anything_runs(changes, message):
     with pytest.raises(UserError) as error:
         built(**changes)
     assert message in " ".join(str(error.value).split())
+
+
+class Wide(nnx.Module):
+    """A model with a class too many."""
+
+    def __init__(self, shape, classes, *, dtype, rngs):
+        self.head = nnx.Linear(64, classes + 1, rngs=rngs)
+
+    def __call__(self, inputs, *, train=False, key=None):
+        return self.head(inputs.reshape(inputs.shape[0], -1))
+
+
+def strict(query, key, value):
+    raise ValueError(f"query: got {query.shape[2]} heads, takes none")
 
 
 def test_a_step_is_compiled_for_a_machine_that_is_only_described():
