@@ -16,15 +16,24 @@ from .products import (
     quadratic_form,
     value_grad_and_hvp,
 )
+from .spectra import (
+    SpectralDensity,
+    directional_sharpness,
+    extreme_eigenpairs,
+    spectral_density,
+)
 from .traces import TraceEstimate, hessian_trace, hutch_plus_plus_trace, hutchinson_trace
 
 __all__ = [
     "Curvature",
     "Estimator",
     "QuadraticForm",
+    "SpectralDensity",
     "TraceEstimate",
+    "directional_sharpness",
     "empirical_fisher_vp",
     "exact_diagonal",
+    "extreme_eigenpairs",
     "fisher_vp",
     "ggn_vp",
     "gnb",
@@ -36,6 +45,7 @@ __all__ = [
     "normal_like",
     "quadratic_form",
     "rademacher_like",
+    "spectral_density",
     "value_grad_and_diag",
     "value_grad_and_hvp",
 ]
