@@ -1,0 +1,88 @@
+"""What several reproductions share: digits, a small encoder and its training."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+Layers = tuple[dict[str, Array], ...]
+
+
+@functools.cache
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's digits: images [1797, 64] with values from 0 to 1, and their classes."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return (data.data / 16).astype(np.float32), data.target.astype(np.int32)
+
+
+def mlp_init(key: Array, sizes: Sequence[int]) -> Layers:
+    """Weights of a multilayer perceptron of the given sizes, He initialization."""
+    keys = jax.random.split(key, len(sizes) - 1)
+    return tuple(
+        {"w": jax.random.normal(k, (a, b)) * jnp.sqrt(2 / a), "b": jnp.zeros(b)}
+        for k, a, b in zip(keys, sizes[:-1], sizes[1:])
+    )
+
+
+def mlp(layers: Layers, x: Float[Array, "batch features"]) -> Float[Array, "batch outputs"]:
+    """The perceptron with rectified linear units between its layers."""
+    for layer in layers[:-1]:
+        x = jax.nn.relu(x @ layer["w"] + layer["b"])
+    return x @ layers[-1]["w"] + layers[-1]["b"]
+
+
+def fit(
+    loss: Callable[[Any, Array, Array], Float[Array, ""]],
+    params: Any,
+    key: Array,
+    *,
+    examples: int,
+    batch: int,
+    steps: int,
+    learning_rate: float,
+) -> Any:
+    """`steps` of Adam on `loss(params, index, key)` with random batches `index` [batch].
+
+    Traceable: `jax.vmap` it over keys and parameters for several seeds.
+    """
+    tx = optax.adam(learning_rate)
+
+    def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], None]:
+        params, state = carry
+        draw, noise = jax.random.split(key)
+        index = jax.random.choice(draw, examples, (batch,), replace=False)
+        updates, state = tx.update(jax.grad(loss)(params, index, noise), state)
+        return (optax.apply_updates(params, updates), state), None
+
+    keys = jax.random.split(key, steps)
+    return jax.lax.scan(step, (params, tx.init(params)), keys)[0][0]
+
+
+def augment(key: Array, x: Float[Array, "batch 64"]) -> Float[Array, "batch 64"]:
+    """A view of digits: shifted by up to one pixel, in another contrast, with noise."""
+    shift, contrast, noise = jax.random.split(key, 3)
+    moves = jax.random.randint(shift, (len(x), 2), 0, 3)
+    wide = jnp.pad(x.reshape(-1, 8, 8), ((0, 0), (1, 1), (1, 1)))
+    crop = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, at, (8, 8)))
+    x = crop(wide, moves).reshape(-1, 64)
+    x = x * jax.random.uniform(contrast, (len(x), 1), minval=0.7, maxval=1.3)
+    return x + 0.1 * jax.random.normal(noise, x.shape)
+
+
+def probe(
+    features: np.ndarray, labels: Int[np.ndarray, "examples"], train: np.ndarray, test: np.ndarray
+) -> float:
+    """Test accuracy of logistic regression on standardized features."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    return float(model.fit(features[train], labels[train]).score(features[test], labels[test]))
