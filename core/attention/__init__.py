@@ -11,6 +11,7 @@ from .linear import (
 from .mala import MalaState, mala, mala_init, mala_step, mala_weights
 from .relu_linear import relu_linear_attention
 from .rope import Rotary, apply_rope, rope_1d, rope_2d
+from .soft import newton_inverse, soft_attention
 
 __all__ = [
     "LinearAttentionState",
@@ -26,7 +27,9 @@ __all__ = [
     "mala_init",
     "mala_step",
     "mala_weights",
+    "newton_inverse",
     "relu_linear_attention",
     "rope_1d",
     "rope_2d",
+    "soft_attention",
 ]

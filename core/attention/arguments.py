@@ -127,8 +127,8 @@ def split_heads(
             mask.shape[2] == 1,
             "mask",
             f"got shape {mask.shape}, takes [batch or 1, heads or 1, 1, keys]: sums over the keys "
-            'are shared by all queries (is_causal=True is possible; implementation="quadratic" '
-            "takes any mask, at quadratic cost)",
+            "are shared by all queries (is_causal=True and, at quadratic cost for any mask, "
+            'implementation="quadratic" are possible where the operator has them)',
         )
         if mask.shape[1] not in (1, key_heads):
             key, value = (jnp.repeat(x, heads // key_heads, axis=2) for x in (key, value))
