@@ -219,13 +219,27 @@ def _line(error: Exception) -> str:
 def _compile(lowered: Any, topology: str) -> tuple[Any, str | None]:
     """The compiled program, or None and the line that says why it takes too much memory."""
     try:
-        return lowered.compile(), None
+        with _uncached(topology):
+            return lowered.compile(), None
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             return None, _line(error).partition("RESOURCE_EXHAUSTED: ")[2]
         raise UserError(f"the step does not compile for {topology}: {_line(error)}") from error
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"the step does not compile for {topology}: {_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _uncached(topology: str) -> Iterator[None]:
+    """Keeps programs for TPUs that are not here out of JAX's cache, which cannot read them back."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    if not topology.startswith("cpu"):
+        jax.config.update(name, math.inf)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def topology_devices(topology: str) -> list[Any]:
@@ -279,7 +293,8 @@ def _environment() -> Iterator[None]:
 def _cpus(number: int) -> list[Any]:
     """Virtual CPU devices; JAX makes them when it starts, and not later."""
     with contextlib.suppress(RuntimeError):  # it has started
-        if jax.config.jax_num_cpu_devices < number:
+        settings: Any = jax.config
+        if settings.jax_num_cpu_devices < number:
             jax.config.update("jax_num_cpu_devices", number)
     devices = jax.devices("cpu")
     if len(devices) < number:

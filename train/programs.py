@@ -159,7 +159,8 @@ def collectives(text: str) -> dict[str, dict[str, int]]:
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
     """The lines of every computation by name, and the name of the first to run."""
     found: dict[str, list[str]] = {}
-    entry, lines = "", []
+    entry = ""
+    lines: list[str] = []
     for line in text.splitlines():
         if line.endswith("{") and not line.startswith((" ", "HloModule")):
             name = line.removeprefix("ENTRY ").split()[0].lstrip("%")

@@ -29,7 +29,7 @@ SMALL_LM = ["--model.options", '{"width": 32, "layers": 3, "heads": 2, "scan": t
 def small_lm(**changes):
     base = configs.get("python-lm")
     options = {"width": 32, "layers": 3, "heads": 2, "scan": True} | changes.pop("options", {})
-    attention = Part("dot_product_attention", {"implementation": "xla_chunked"})
+    attention = Part("jax.nn.dot_product_attention")
     return dataclasses.replace(base, model=Part("lm", options), attention=attention, **changes)
 
 
@@ -190,6 +190,16 @@ def test_plan_of_a_perceptron_for_a_tpu(capsys, monkeypatch, mlp):
     assert "all-reduce" in out
     assert f"{mlp.num_parameters:,}" in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+@needs_libtpu
+def test_programs_for_a_tpu_are_not_cached(monkeypatch, recwarn):
+    threshold = jax.config.jax_persistent_cache_min_compile_time_secs
+    small = dataclasses.replace(configs.get("digits-mlp"), model=Part("mlp", {"widths": [9]}))
+    plans = [planning.plan(small, "v5e:1x1") for _ in range(2)]
+    assert plans[0].memory == plans[1].memory
+    assert not [w for w in recwarn if "compilation cache" in str(w.message)]
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == threshold
 
 
 @needs_libtpu
