@@ -5,12 +5,18 @@ import pathlib
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("PAPYRAX_TEST_PLATFORM", "cpu")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    ).strip()
+FLAGS = {
+    "xla_force_host_platform_device_count": 8,
+    # Eight devices share few cores: on a busy machine a collective waits long for its last member.
+    "xla_cpu_collective_call_warn_stuck_timeout_seconds": 300,
+    "xla_cpu_collective_call_terminate_timeout_seconds": 900,
+}
+set_already = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = " ".join(
+    [set_already, *(f"--{k}={v}" for k, v in FLAGS.items() if k not in set_already)]
+).strip()
 
-import jax
+import jax  # noqa: E402
 
 CACHE = pathlib.Path(__file__).parents[1] / "build" / "jax_cache"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
