@@ -15,7 +15,7 @@ from papyrax import papers
 from papyrax.papers import catalog, numbers, records
 
 FIELDS = {"slug": str, "title": str, "year": int, "area": str, "idea": str}
-OURS = {"__init__", "catalog", "numbers", "records", "registry", "results", "tables"}
+OURS = {"__init__", "catalog", "numbers", "records", "registry", "results", "tables", "toys"}
 CLAIM = papers.Claim("It works.", "It is run.", "method >= 0.5", "ours", "theirs")
 MODULE = """
 from papyrax.papers import Claim, Paper

@@ -17,7 +17,7 @@ def checkout(tmp_path, monkeypatch):
     """A checkout with a README and no results."""
     (tmp_path / "papers" / "results").mkdir(parents=True)
     (tmp_path / "README.md").write_text(
-        f"# papyrax\n\n{tables.BEGIN}\nold\n{tables.END}\n\nThe end.\n"
+        f"# papyrax\n\n{tables.BEGIN}\nWritten before.\n{tables.END}\n\nThe end.\n"
     )
     monkeypatch.setattr(records, "checkout", lambda: tmp_path)
     monkeypatch.setattr(records, "SHIPPED", tmp_path / "papers" / "results")
@@ -68,7 +68,7 @@ def test_writes_once(checkout, capsys):
     assert readme.startswith("# papyrax\n")
     assert readme.endswith("\n\nThe end.\n")
     assert "| **all** | 267 |" in readme
-    assert "old" not in readme
+    assert "Written before." not in readme
 
 
 def test_the_users_own_results_do_not_matter(checkout, tmp_path, monkeypatch):
