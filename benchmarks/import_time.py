@@ -19,12 +19,14 @@ CANDIDATES = {
 
 
 def seconds(code: str) -> float:
+    """Wall time of a fresh interpreter that runs the code."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True)
     return time.perf_counter() - start
 
 
 def main() -> None:
+    """Alternate the imports and print medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=9)
     repeats = parser.parse_args().repeats
