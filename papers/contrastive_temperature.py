@@ -108,8 +108,16 @@ def embed(
         weight = temperature / number  # of the mean over the negatives that are kept
         return jnp.mean(simple_contrastive_loss(*views, negative_weight=weight, hard_share=share))
 
-    options = {"examples": len(train), "batch": 256, "steps": steps, "learning_rate": 2e-3}
-    return safe_normalize(mlp(fit(loss, mlp_init(start, (64, 128, 32)), run, **options), images))
+    layers = fit(
+        loss,
+        mlp_init(start, (64, 128, 32)),
+        run,
+        examples=len(train),
+        batch=256,
+        steps=steps,
+        learning_rate=2e-3,
+    )
+    return safe_normalize(mlp(layers, images))
 
 
 def reproduce(

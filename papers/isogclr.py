@@ -30,7 +30,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from papyrax.losses import isogclr_init, isogclr_loss, robust_global_contrastive_loss
+from papyrax.losses import (
+    IsogclrState,
+    isogclr_init,
+    isogclr_loss,
+    robust_global_contrastive_loss,
+)
 from papyrax.papers import (
     Budget,
     Claim,
@@ -141,10 +146,10 @@ def learn(x: Array, y: Array, key: Array, epochs: int, batch: int) -> Float[Arra
     n = len(x)
     steps = n // batch
 
-    def epoch(state: tuple, key: Array) -> tuple:
+    def epoch(state: IsogclrState, key: Array) -> tuple:
         order = jax.random.permutation(key, n)[: steps * batch].reshape(steps, batch)
 
-        def step(state: tuple, index: Array) -> tuple:
+        def step(state: IsogclrState, index: Array) -> tuple:
             _, state = isogclr_loss(
                 state,
                 x[index],

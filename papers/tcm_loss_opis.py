@@ -99,8 +99,8 @@ def train(
         base = normalized_softmax_loss(z, labels, params["proxies"], scale=16.0)
         return jnp.mean(base + weight * threshold_consistent_margin_loss(z, labels))
 
-    options = {"examples": len(x), "batch": 128, "steps": steps, "learning_rate": 1e-3}
-    return fit(loss, params, run, **options)["encoder"]
+    trained = fit(loss, params, run, examples=len(x), batch=128, steps=steps, learning_rate=1e-3)
+    return trained["encoder"]
 
 
 def reproduce(

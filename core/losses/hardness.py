@@ -42,7 +42,7 @@ def hard_contrastive_loss(
     view1: Views,
     view2: Views,
     *,
-    temperature: float = 0.3,
+    temperature: float | Array = 0.3,
     hard_share: float | None = 0.0819,
 ) -> Float[Array, "batch"]:
     """InfoNCE against the most similar negatives alone.
@@ -81,7 +81,7 @@ def simple_contrastive_loss(
     view1: Views,
     view2: Views,
     *,
-    negative_weight: float = 1.0,
+    negative_weight: float | Array = 1.0,
     hard_share: float | None = None,
 ) -> Float[Array, "batch"]:
     """The contrastive loss without hardness: every negative pushed alike.
