@@ -10,6 +10,7 @@ from .linear import (
 )
 from .mala import MalaState, mala, mala_init, mala_step, mala_weights
 from .relu_linear import relu_linear_attention
+from .ring import ring_attention
 from .rope import Rotary, apply_rope, rope_1d, rope_2d
 from .soft import newton_inverse, soft_attention
 
@@ -29,6 +30,7 @@ __all__ = [
     "mala_weights",
     "newton_inverse",
     "relu_linear_attention",
+    "ring_attention",
     "rope_1d",
     "rope_2d",
     "soft_attention",

@@ -1,5 +1,6 @@
 """Softmax attention, differentiable to second order without a matrix of weights in memory."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -62,9 +63,87 @@ def _segments(query_ids: Any, key_ids: Any, batch: int, queries: int, keys: int)
     return jnp.asarray(query_ids, jnp.int32), jnp.asarray(key_ids, jnp.int32)
 
 
-def _add_sinks(out: Any, lse: Any, sinks: Any) -> tuple[Any, Any]:
-    """A further key of logit `sinks` [heads] and value zero, for rows [B, T, N]."""
-    sinks = sinks.astype(lse.dtype)
+def prepare(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    scale: Any,
+    is_causal: bool,
+    local_window_size: Window | None,
+    query_segment_ids: Any,
+    key_value_segment_ids: Any,
+    logits_soft_cap: float | None,
+    sinks: Any,
+    implementation: str | None,
+    precision: Any,
+) -> tuple[Inputs, Masks, Config]:
+    """Check the arguments that softmax attention takes in all its forms, and lay them out.
+
+    Args:
+      query: [batch, queries, heads, dim].
+      key: [batch, keys, key_heads, dim].
+      value: [batch, keys, key_heads, value_dim].
+      scale: as in `dot_product_attention`, and so are the others.
+      is_causal: whether query i sees the keys 0 to i.
+      local_window_size: how far a query sees.
+      query_segment_ids: [batch, queries].
+      key_value_segment_ids: [batch, keys].
+      logits_soft_cap: bound of the logits.
+      sinks: [heads].
+      implementation: a name.
+      precision: of products.
+
+    Returns:
+      What the kernels take.
+
+    Raises:
+      ValueError: naming an argument that does not fit.
+    """
+    check_attention(query, key, value)
+    batch, queries, heads, dim = query.shape
+    keys, key_heads = key.shape[1:3]
+    if logits_soft_cap is not None:
+        check_positive(logits_soft_cap=logits_soft_cap)
+    if sinks is not None:
+        check_floating(sinks=sinks)
+        check_shape("sinks", sinks, (heads,), "[heads]")
+    if scale is None:
+        scale = 1 / math.sqrt(dim)
+    dtype = jnp.result_type(query, key, value)
+    query, key, value = (jnp.asarray(x, dtype) for x in (query, key, value))
+    if isinstance(scale, jax.Array):
+        check_shape("scale", scale, (), "[]")
+        query, scale = (query * scale).astype(dtype), 1.0
+    groups = key_heads, heads // key_heads
+    x = Inputs(
+        jnp.transpose(query.reshape(batch, queries, *groups, dim), (0, 2, 3, 1, 4)),
+        jnp.swapaxes(key, 1, 2),
+        jnp.swapaxes(value, 1, 2),
+    )
+    segments = _segments(query_segment_ids, key_value_segment_ids, batch, queries, keys)
+    config = Config(
+        scale=float(scale),
+        causal=bool(is_causal),
+        window=_window(local_window_size),
+        cap=None if logits_soft_cap is None else float(logits_soft_cap),
+        implementation=implementation,
+        precision=precision,
+    )
+    return x, Masks(query_segments=segments[0], key_segments=segments[1]), config
+
+
+def results(y: Output, sinks: Any) -> tuple[Any, Any]:
+    """The attention [batch, queries, heads, value_dim] and log-sum-exp [batch, queries, heads].
+
+    A sink is one more key, of logit `sinks` and value zero: it takes its share of the weights.
+    """
+    lse = jax.lax.stop_gradient(y.shift) + y.logsum
+    out, lse = (jnp.moveaxis(a, 3, 1) for a in (y.out, lse))
+    out, lse = (a.reshape(*a.shape[:2], -1, *a.shape[4:]) for a in (out, lse))
+    if sinks is None:
+        return out, lse
+    sinks = jnp.asarray(sinks, lse.dtype)
     gap = lse - sinks
     scaled = jax.nn.sigmoid(gap)[..., None] * out.astype(lse.dtype)
     return scaled.astype(out.dtype), sinks + jax.nn.softplus(gap)
@@ -126,7 +205,9 @@ def dot_product_attention(
       return_lse: return the log-sum-exp of each row of logits too, differentiable.
       return_residual: `jax.nn`'s name for `return_lse`; there it has no derivative.
       implementation: "xla" (all logits in memory), "xla_chunked", or a kernel's name; None takes
-        the best for the platform that the program is lowered for. One that cannot run raises.
+        the best for the platform that the program is lowered for. One that cannot run raises. XLA
+        cannot split kernels over devices by itself: a sharded program gets them in `jax.shard_map`
+        only, and "xla_chunked" elsewhere.
       precision: of the products of float32 matrices.
 
     Returns:
@@ -151,66 +232,44 @@ def dot_product_attention(
     batched = np.ndim(query) == 4
     if np.ndim(query) == 3:
         query, key, value = (jnp.asarray(x)[None] for x in (query, key, value))
-    check_attention(query, key, value)
-    batch, queries, heads, dim = query.shape
-    keys, key_heads = key.shape[1:3]
-    full = (batch, heads, queries, keys)
+    x, masks, config = prepare(
+        query,
+        key,
+        value,
+        scale=scale,
+        is_causal=is_causal,
+        local_window_size=local_window_size,
+        query_segment_ids=query_segment_ids,
+        key_value_segment_ids=key_value_segment_ids,
+        logits_soft_cap=logits_soft_cap,
+        sinks=sinks,
+        implementation=implementation,
+        precision=precision,
+    )
+    batch, key_heads, group, queries, _ = x.query.shape
+    keys = x.key.shape[2]
     check_mask(mask, query, key)
     if bias is not None:
+        full = (batch, key_heads * group, queries, keys)
         check_floating(bias=bias)
         check_broadcastable("bias", bias, full, "[batch, heads, queries, keys]")
-    if logits_soft_cap is not None:
-        check_positive(logits_soft_cap=logits_soft_cap)
+        x = x._replace(bias=_pairwise(bias, (key_heads, group)))
     check_range("dropout_rate", dropout_rate, 0, 1, open_high=True)
     check(
         dropout_rate == 0 or dropout_rng is not None,
         "dropout_rng",
         f"got None, takes a key as dropout_rate is {dropout_rate}",
     )
-    if sinks is not None:
-        check_floating(sinks=sinks)
-        check_shape("sinks", sinks, (heads,), "[heads]")
-    if scale is None:
-        scale = 1 / math.sqrt(dim)
-    dtype = jnp.result_type(query, key, value)
-    query, key, value = (jnp.asarray(x, dtype) for x in (query, key, value))
-    if isinstance(scale, jax.Array):
-        check_shape("scale", scale, (), "[]")
-        query, scale = (query * scale).astype(dtype), 1.0
-    segments = _segments(query_segment_ids, key_value_segment_ids, batch, queries, keys)
-    groups = key_heads, heads // key_heads
-    seed = None
-    if dropout_rate:
-        seed = jax.random.bits(dropout_rng, (2,), jnp.uint32)
-    x = Inputs(
-        jnp.transpose(query.reshape(batch, queries, *groups, dim), (0, 2, 3, 1, 4)),
-        jnp.swapaxes(key, 1, 2),
-        jnp.swapaxes(value, 1, 2),
-        None if bias is None else _pairwise(bias, groups),
-    )
-    masks = Masks(
-        mask=None if mask is None else _pairwise(mask, groups),
-        query_segments=segments[0],
-        key_segments=segments[1],
+    masks = masks._replace(
+        mask=None if mask is None else _pairwise(mask, (key_heads, group)),
         query_lengths=_lengths("query_seq_lengths", query_seq_lengths, batch),
         key_lengths=_lengths("key_value_seq_lengths", key_value_seq_lengths, batch),
-        seed=seed,
     )
-    config = Config(
-        scale=float(scale),
-        causal=bool(is_causal),
-        window=_window(local_window_size),
-        cap=None if logits_soft_cap is None else float(logits_soft_cap),
-        dropout=float(dropout_rate),
-        implementation=implementation,
-        precision=precision,
-    )
-    y: Output = attention(x, masks, config)
-    out = jnp.transpose(y.out, (0, 3, 1, 2, 4)).reshape(batch, queries, heads, -1)
-    lse = jax.lax.stop_gradient(y.shift) + y.logsum
-    lse = jnp.transpose(lse, (0, 3, 1, 2)).reshape(batch, queries, heads)
-    if sinks is not None:
-        out, lse = _add_sinks(out, lse, jnp.asarray(sinks))
+    if dropout_rate:
+        bits = jax.random.bits(dropout_rng, (2,))
+        masks = masks._replace(seed=jax.lax.bitcast_convert_type(bits, jnp.int32))
+        config = dataclasses.replace(config, dropout=float(dropout_rate))
+    out, lse = results(attention(x, masks, config), sinks)
     if not batched:
         out, lse = out[0], lse[0]
     return (out, lse) if return_lse or return_residual else out

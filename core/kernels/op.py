@@ -23,6 +23,17 @@ from jax.interpreters import ad, batching, mlir
 PLATFORMS = ("cpu", "tpu", "cuda", "rocm")
 
 
+class Platform(str):
+    """What a program is lowered for: "cpu", "tpu", "cuda" or "rocm".
+
+    Attributes:
+      partitioned: whether XLA splits the program over several devices by itself, which it cannot do
+        with hand-written kernels; inside a `shard_map` over all mesh axes it does not.
+    """
+
+    partitioned: bool = False
+
+
 class Op:
     """A function of arrays with its own derivative rules: `op(at, along, aux, **static) -> y`.
 
@@ -33,11 +44,13 @@ class Op:
     Args:
       name: shown in jaxprs and in profiles.
       fun: `fun(at, along, aux, **static) -> y`, run when the program is lowered. With
-        `by_platform` it also gets `platform="cpu"`, `"tpu"`, `"cuda"` or `"rocm"`.
+        `by_platform` it also gets `platform`, a `Platform`.
       out: `out(at, along, aux, **static) -> y` in `jax.ShapeDtypeStruct`; by default `fun` is
         traced for it.
       reference: the same function in plain `jnp`, differentiated where no rule was given.
       by_platform: whether `fun` chooses by the platform that the program is lowered for.
+      collective: whether `fun` communicates over mesh axes; its arrays then keep track of the axes
+        that they vary over, as in the body of a `shard_map`.
     """
 
     def __init__(
@@ -48,8 +61,10 @@ class Op:
         out: Callable[..., Any] | None = None,
         reference: Callable[..., Any] | None = None,
         by_platform: bool = False,
+        collective: bool = False,
     ):
-        self.name, self.fun, self.by_platform = name, fun, by_platform
+        self.name, self.fun = name, fun
+        self.by_platform, self.collective = by_platform, collective
         self.out, self.reference = out, reference
         self.rule: Callable[..., Any] | None = None
         self.transpose: Op | None = None
@@ -99,15 +114,27 @@ def _varying(x: Any) -> frozenset[Any]:
     return frozenset(getattr(aval, "vma", ()) if mat is None else mat.varying)
 
 
-def _bind(flat: Any, **params: Any) -> Any:
-    """Bind with all operands varying over the same mesh axes, so that every result does too."""
-    axes = frozenset().union(*map(_varying, flat))
+def local_struct(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    """The result of a `pallas_call` in an op's body, which is local to a shard."""
+    mat = getattr(jax.core.ShapedArray((), dtype), "mat", None)
+    options: Any = {"vma": frozenset()} if mat is None else {"manual_axis_type": mat}
+    return jax.ShapeDtypeStruct(shape, dtype, **options)
+
+
+def vary_alike(*arrays: Any) -> list[Any]:
+    """The arrays, all varying over the mesh axes that one of them varies over."""
+    axes = frozenset().union(*map(_varying, arrays))
 
     def cast(x: Any) -> Any:
         missing = tuple(axes - _varying(x))
         return jax.lax.pcast(x, missing, to="varying") if missing else x
 
-    return _op_p.bind(*map(cast, flat), **params)
+    return [cast(x) for x in arrays]
+
+
+def _bind(flat: Any, **params: Any) -> Any:
+    """Bind with operands that vary alike, so that every result does too."""
+    return _op_p.bind(*vary_alike(*flat), **params)
 
 
 def _struct(flat: Any, *, op: Op, tree: Any, counts: Any, static: Any) -> Any:
@@ -172,11 +199,23 @@ def _abstract(*avals: Any, axes: Any, **params: Any) -> Any:
     ]
 
 
-def _lower(platform: str, ctx: Any, *operands: Any, **params: Any) -> Any:
-    # The body is traced without the manual axes of an enclosing shard_map: it is local to a shard.
-    plain = [jax.core.ShapedArray(a.shape, a.dtype) for a in ctx.avals_in]
-    rule = mlir.lower_fun(functools.partial(_run, platform=platform), multiple_results=True)
-    return rule(ctx.replace(avals_in=plain), *operands, **params)
+def _lower(platform: str, ctx: Any, *operands: Any, op: Op, **params: Any) -> Any:
+    if not op.collective:
+        # The body is local to a shard: it is traced without the mesh axes of a shard_map around it.
+        plain = [jax.core.ShapedArray(a.shape, a.dtype) for a in ctx.avals_in]
+        ctx = ctx.replace(avals_in=plain)
+    target = Platform(platform)
+    target.partitioned = _is_partitioned(ctx.module_context.axis_context)
+    rule = mlir.lower_fun(functools.partial(_run, platform=target), multiple_results=True)
+    return rule(ctx, *operands, op=op, **params)
+
+
+def _is_partitioned(context: Any) -> bool:
+    mesh = getattr(context, "mesh", None)
+    if mesh is not None:
+        manual = set(context.manual_axes) | set(getattr(mesh, "manual_axes", ()))
+        return mesh.size > 1 and manual != set(mesh.axis_names)
+    return (getattr(context, "num_devices", 1) or 1) > 1
 
 
 for _platform in PLATFORMS:
@@ -199,11 +238,12 @@ def _jvp(primals: Any, tangents: Any, *, op: Op, axes: Any, counts: Any, **param
         along_dot = map(_instantiate, tangents[n_at:n])
         y_dot = _bind((*primals[:n_at], *along_dot, *primals[n:]), axes=axes, **params)
         return _bind(primals, axes=axes, **params), y_dot
-    dots = tuple(map(_instantiate, tangents[:n]))
+    flat = vary_alike(*primals, *map(_instantiate, tangents[:n]))
+    primals, dots = tuple(flat[: len(primals)]), tuple(flat[len(primals) :])
     if axes:
         inner: Any = functools.partial(_jvp, axes=axes[:-1], **params)
         in_axes = (axes[-1], axes[-1][:n])
-        return jax.vmap(inner, in_axes=in_axes)(tuple(primals), dots)
+        return jax.vmap(inner, in_axes=in_axes)(primals, dots)
     at, along, aux = jax.tree.unflatten(params["tree"], primals)
     at_dot, along_dot, _ = jax.tree.unflatten(params["tree"], (*dots, *primals[n:]))
     rule = op.rule or functools.partial(_differentiate_reference, op)

@@ -36,7 +36,9 @@ def second_order(
     hessian: Callable[..., Any],
     second_tangent: Callable[..., Any] | None = None,
     reference: Callable[..., Any],
+    out: Callable[..., Any] | None = None,
     by_platform: bool = False,
+    collective: bool = False,
 ) -> Op:
     """An `Op` called as `op(x, (), aux, **static) -> y` and differentiable in every mode.
 
@@ -51,13 +53,17 @@ def second_order(
       second_tangent: `second_tangent(x, y, t, x', y', t', aux) -> y''`; by default the reference
         is differentiated.
       reference: `reference(x, aux) -> y` in plain `jnp`.
+      out: `out(x, aux) -> y` in `jax.ShapeDtypeStruct`; by default `reference` is traced for it.
       by_platform: as in `Op`.
+      collective: as in `Op`.
 
     Returns:
       The op of `forward`.
     """
 
     def shape_of_y(x: Any, _: Any, aux: Any, **static: Any) -> Any:
+        if out is not None:
+            return out(x, aux, **static)
         return jax.eval_shape(functools.partial(reference, **static), x, aux)
 
     def like(tree: Any) -> Any:
@@ -121,7 +127,7 @@ def second_order(
         x_ct = hessian(x, y, g, t, y_dot, zeros(g), aux, **static)
         return (x_ct, zeros(y)), cotangent(x, y, g, aux, **static)
 
-    op = functools.partial(Op, by_platform=by_platform)
+    op = functools.partial(Op, by_platform=by_platform, collective=collective)
     f = op(name, run_f, out=shape_of_y)
     j = op(f"{name}_jvp", run_j, out=lambda at, t, aux, **_: like(at[1]))
     b = op(f"{name}_vjp", run_b, out=lambda at, g, aux, **_: like(at[0]))

@@ -1,6 +1,8 @@
 """Declarations for softmax attention in `papyrax.attention`."""
 
+import jax
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from contracts.case import Bad, Case
 
@@ -29,6 +31,26 @@ def packed(rng):
         "key_value_seq_lengths": np.array([5, 0], np.int32),
         "query_segment_ids": np.array([[0, 0, 1, 1, 2], [0, 1, 1, 1, 3]], np.int32),
         "key_value_segment_ids": np.array([[0, 0, 0, 1, 1, 1], [0, 1, 1, 2, 2, 3]], np.int32),
+    }
+
+
+def on_a_ring(fn, query, key, value, sinks, **kwargs):
+    """Tokens split over two devices."""
+    spec = PartitionSpec(None, "seq")
+    return jax.shard_map(
+        lambda q, k, v, s: fn(q, k, v, sinks=s, axis_name="seq", **kwargs),
+        mesh=Mesh(np.array(jax.devices()[:2]), ("seq",)),
+        in_specs=(spec, spec, spec, PartitionSpec()),
+        out_specs=spec,
+    )(query, key, value, sinks)
+
+
+def sequences(rng):
+    return {
+        "query": rng.normal(size=(2, 4, 4, 4)),
+        "key": rng.normal(size=(2, 6, 2, 4)),
+        "value": rng.normal(size=(2, 6, 2, 3)),
+        "sinks": rng.normal(size=4),
     }
 
 
@@ -69,4 +91,22 @@ CASES = [
         keeps_dtype=False,
     ),
     Case(NAME, packed, (*ALL, "sinks"), {"local_window_size": (2, 1)}, "packed", rows=None),
+    Case(
+        "papyrax.attention.ring_attention",
+        sequences,
+        (*ALL, "sinks"),
+        {"is_causal": True},
+        call=on_a_ring,
+        rows_in=ALL,
+        bad=(
+            Bad("query", {"query": np.ones((2, 4, 4, 4), np.int32)}),
+            Bad("key", {"key": np.ones((2, 6, 3, 4))}),
+            Bad("value", {"value": np.ones((2, 4, 2, 3))}),
+            Bad("scale", {"scale": np.ones(3)}),
+            Bad("local_window_size", {"local_window_size": -1}),
+            Bad("logits_soft_cap", {"logits_soft_cap": 0.0}),
+            Bad("sinks", {"sinks": np.ones(3)}),
+            Bad("implementation", {"implementation": "cudnn"}),
+        ),
+    ),
 ]

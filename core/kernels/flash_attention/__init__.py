@@ -2,5 +2,6 @@
 
 from .api import attention, implementations
 from .operands import Config, Inputs, Masks, Output
+from .ring import ring
 
-__all__ = ["Config", "Inputs", "Masks", "Output", "attention", "implementations"]
+__all__ = ["Config", "Inputs", "Masks", "Output", "attention", "implementations", "ring"]

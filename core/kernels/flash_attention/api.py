@@ -9,11 +9,18 @@ import jax.numpy as jnp
 from ...numerics import check
 from ..second_order import second_order
 from . import passes, reference
-from .operands import Config, Inputs, Masks, Output
+from .operands import Config, Inputs, Masks, Output, struct
 from .passes import Pass, Tiles
 
 # Best first. `None` takes the first that can run what is asked on the platform lowered for.
-IMPLEMENTATIONS = ("xla_chunked", "xla")
+IMPLEMENTATIONS = (
+    "pallas_tpu",
+    "pallas_triton",
+    "xla_chunked",
+    "xla",
+    "interpret",
+    "interpret_triton",
+)
 
 
 def _module(name: str) -> Any:
@@ -42,13 +49,15 @@ def _run(work: Pass, x: Inputs, masks: Masks, config: Config, platform: str) -> 
     return _module(name).run(work, x, masks, config, platform)
 
 
-def _forward(x: Inputs, masks: Masks, *, config: Config, platform: str) -> Output:
+def forward(x: Inputs, masks: Masks, *, config: Config, platform: str) -> Output:
+    """F: the attention and its log-sum-exp."""
     return Output(**_run(passes.forward(x, config), x, masks, config, platform))
 
 
-def _tangent(
+def tangent(
     x: Inputs, y: Output, t: Inputs, masks: Masks, *, config: Config, platform: str
 ) -> Output:
+    """J: the tangent along `t`."""
     work = passes.tangent(x, y, t, config)
     return Output(shift=jnp.zeros_like(y.shift), **_run(work, x, masks, config, platform))
 
@@ -57,14 +66,15 @@ def _inputs(found: Tiles) -> Inputs:
     return Inputs(found["q"], found["k"], found["v"], found.get("bias"))
 
 
-def _cotangent(
+def cotangent(
     x: Inputs, y: Output, g: Output, masks: Masks, *, config: Config, platform: str
 ) -> Inputs:
+    """B: the cotangent of the inputs."""
     work = passes.cotangent(x, y, g, config)
     return _inputs(_run(work, x, masks, config, platform))
 
 
-def _hessian(
+def hessian(
     x: Inputs,
     y: Output,
     g: Output,
@@ -76,11 +86,12 @@ def _hessian(
     config: Config,
     platform: str,
 ) -> Inputs:
+    """H: the tangent of `cotangent`."""
     work = passes.hessian(x, y, g, x_dot, y_dot, g_dot, config)
     return _inputs(_run(work, x, masks, config, platform))
 
 
-def _second_tangent(
+def second_tangent(
     x: Inputs,
     y: Output,
     t: Inputs,
@@ -92,21 +103,33 @@ def _second_tangent(
     config: Config,
     platform: str,
 ) -> Output:
-    first = _tangent(x, y, t, masks, config=config, platform=platform)
+    """K: the tangent of `tangent`."""
+    first = tangent(x, y, t, masks, config=config, platform=platform)
     work = passes.second_tangent(x, y, t, first.logsum, x_dot, y_dot, t_dot, config)
     return Output(shift=jnp.zeros_like(y.shift), **_run(work, x, masks, config, platform))
 
 
 _attention = second_order(
     "attention",
-    forward=_forward,
-    tangent=_tangent,
-    cotangent=_cotangent,
-    hessian=_hessian,
-    second_tangent=_second_tangent,
+    forward=forward,
+    tangent=tangent,
+    cotangent=cotangent,
+    hessian=hessian,
+    second_tangent=second_tangent,
     reference=reference.forward,
+    out=lambda x, masks, *, config: struct(x),
     by_platform=True,
 )
+
+
+def check_implementation(x: Inputs, masks: Masks, config: Config) -> None:
+    """Raise unless the implementation asked for exists and can run this on some platform."""
+    name = config.implementation
+    names = ", ".join(map(repr, IMPLEMENTATIONS))
+    check(name is None or name in IMPLEMENTATIONS, "implementation", f"got {name!r}, takes {names}")
+    if name is not None:
+        reasons = why_not(name, config, x, masks)
+        check(not reasons, "implementation", f"got {name!r}; {'; '.join(reasons)}")
 
 
 def attention(x: Inputs, masks: Masks, config: Config) -> Output:
@@ -123,12 +146,7 @@ def attention(x: Inputs, masks: Masks, config: Config) -> Output:
     Raises:
       ValueError: naming `implementation` where the one asked for does not exist or cannot run.
     """
-    name = config.implementation
-    names = ", ".join(map(repr, IMPLEMENTATIONS))
-    check(name is None or name in IMPLEMENTATIONS, "implementation", f"got {name!r}, takes {names}")
-    if name is not None:
-        reasons = why_not(name, config, x, masks)
-        check(not reasons, "implementation", f"got {name!r}; {'; '.join(reasons)}")
+    check_implementation(x, masks, config)
     return _attention(x, (), masks, config=config)
 
 

@@ -38,7 +38,7 @@ class Masks(NamedTuple):
       query_lengths: int32 [B].
       key_lengths: int32 [B].
       offset: int32 []; query i stands at position i + offset among the keys.
-      seed: uint32 [2] of dropout.
+      seed: int32 [2] of dropout.
     """
 
     mask: Any = None
@@ -132,9 +132,10 @@ def kept(seed: Any, batch: Any, head: Any, row: Any, col: Any, rate: float, dtyp
     """Dropout's factor of each weight: 0 with probability `rate`, else 1 / (1 - rate).
 
     A hash of the weight's place, so that it does not depend on tiles or on the implementation.
+    Signed integers that wrap around stand for unsigned ones, which not every compiler compares.
 
     Args:
-      seed: uint32 [2].
+      seed: two int32.
       batch: int32, broadcast with the three others.
       head: int32.
       row: int32, the query.
@@ -147,21 +148,22 @@ def kept(seed: Any, batch: Any, head: Any, row: Any, col: Any, rate: float, dtyp
 
     Source: M. Jarzynski, M. Olano, Hash Functions for GPU Rendering (JCGT 2020), pcg4d.
     """
-
-    def u32(x: Any) -> Any:
-        return jnp.asarray(x).astype(jnp.uint32)
-
-    x, y, z, w = u32(row) ^ seed[0], u32(col), u32(head) ^ seed[1], u32(batch)
-    x, y, z, w = (v * np.uint32(1664525) + np.uint32(1013904223) for v in (x, y, z, w))
+    place = (row ^ seed[0], col, head ^ seed[1], batch)
+    x, y, z, w = (jnp.asarray(v, jnp.int32) * 1664525 + 1013904223 for v in place)
     for last in (False, True):
         x = x + y * w
         y = y + z * x
         z = z + x * y
         w = w + y * z
         if not last:
-            x, y, z, w = (v ^ (v >> np.uint32(16)) for v in (x, y, z, w))
-    threshold = np.uint32(min(round(rate * 2**32), 2**32 - 1))
-    return jnp.where(w >= threshold, jnp.asarray(1 / (1 - rate), dtype), jnp.zeros((), dtype))
+            x, y, z, w = (v ^ jax.lax.shift_right_logical(v, _like(16, v)) for v in (x, y, z, w))
+    threshold = min(round(rate * 2**32), 2**32 - 1) - 2**31
+    survives = (w ^ _like(-(2**31), w)) >= threshold
+    return jnp.where(survives, jnp.asarray(1 / (1 - rate), dtype), jnp.zeros((), dtype))
+
+
+def _like(number: int, x: Any) -> Any:
+    return jnp.full_like(x, number)
 
 
 def logits_dtype(x: Inputs) -> Any:

@@ -82,6 +82,27 @@ class Pass(NamedTuple):
     results: dict[str, tuple[str, Any]]
 
 
+class Lazy(dict[str, Any]):
+    """Tiles by name, loaded where they are used: the values are functions without arguments."""
+
+    def __getitem__(self, name: str) -> Any:
+        return super().__getitem__(name)()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The tile, or `default` where there is none."""
+        return super().get(name, lambda: default)()
+
+
+def sums_by_shared_axes(work: Pass, size: dict[str, int]) -> dict[str, list[str]]:
+    """The names of the sums of a pass, by the axes that they run over."""
+    groups: dict[str, list[str]] = {}
+    for name, s in work.sums.items():
+        length = dict(zip(s.axes, s.shape, strict=True))
+        shared = [a for a in "bkgts" if a not in length or (length[a] == 1 and size[a] > 1)]
+        groups.setdefault("".join(shared), []).append(name)
+    return groups
+
+
 def _inputs(x: Inputs, suffix: str = "") -> dict[str, tuple[Any, str]]:
     parts = zip(("q", "k", "v", "bias"), x, (QUERY, KEY, VALUE, PAIR), strict=True)
     return {f"{name}{suffix}": (a, axes) for name, a, axes in parts if a is not None}

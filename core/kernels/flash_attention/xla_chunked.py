@@ -175,7 +175,10 @@ def run(
             shapes = jax.eval_shape(gains)
             return {n: jnp.zeros(a.shape, a.dtype) for n, a in shapes.items()} | own
 
-        gain = jax.lax.cond(jnp.any(seen), gains, nothing) if unpredictable else gains()
+        if unpredictable and seen is not None:
+            gain = jax.lax.cond(jnp.any(seen), gains, nothing)
+        else:
+            gain = gains()
         return {
             n: (walk.put if s.state else walk.add)(sums[n], gain[n], stored[n], at)
             for n, s in work.sums.items()

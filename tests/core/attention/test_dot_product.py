@@ -153,5 +153,9 @@ def test_one_trace_serves_every_platform():
     hvp = lambda q, k, v: jax.jvp(  # noqa: E731
         jax.grad(lambda q: dot_product_attention(q, k, v, is_causal=True).sum()), (q,), (q,)
     )[1]
-    exported = jax.export.export(jax.jit(hvp), platforms=("cpu", "tpu", "cuda"))(*x)
+    exported = jax.export.export(
+        jax.jit(hvp),
+        platforms=("cpu", "tpu", "cuda"),
+        disabled_checks=[jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")],
+    )(*x)
     assert exported.platforms == ("cpu", "tpu", "cuda")

@@ -82,7 +82,7 @@ SCENES = {
     "offset": Scene(options={"causal": True}, masks={"offset": np.int32(-4)}),
     "dropout": Scene(
         options={"dropout": 0.3},
-        masks={"seed": np.asarray([7, 11], np.uint32)},
+        masks={"seed": i32(7, 11)},
         bias=(1, 1, 1, 1, 17),
     ),
     "one query": Scene((2, 2, 1, 1, 9, 3, 2), bias=(2, 2, 1, 1, 9)),

@@ -1,0 +1,84 @@
+"""The Triton kernels: their numbers by Pallas' interpreter, and lowered for CUDA."""
+
+import attention_cases
+import jax
+import jax.numpy as jnp
+import pytest
+
+from papyrax.kernels.flash_attention import Config, Inputs, Masks, attention
+
+SCENES = [
+    "one tile",
+    "causal, more keys",
+    "left window, causal",
+    "cap",
+    "lengths",
+    "segments",
+    "mask of heads",
+    "offset",
+    "dropout",
+    "one query",
+]
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_float64(name):
+    attention_cases.check(name, "interpret_triton", "float64", second_tangent=name == "cap")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_lower_precision(dtype):
+    attention_cases.check("cap", "interpret_triton", dtype)
+
+
+def lowered(x, masks, config):
+    """The StableHLO for CUDA of value, gradient and Hessian-vector product."""
+
+    def loss(x, masks):
+        return jnp.sum(jnp.sin(attention(x, masks, config).out.astype(jnp.float32)))
+
+    def run(x, t, masks):
+        return jax.jvp(lambda x: jax.value_and_grad(loss)(x, masks), (x,), (t,))
+
+    unchecked = [jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")]
+    exported = jax.export.export(jax.jit(run), platforms=["cuda"], disabled_checks=unchecked)
+    return exported(x, x, masks).mlir_module()
+
+
+def shaped(dtype, queries, keys, dim, value_dim, bias=False):
+    shapes = [(2, 1, 2, queries, dim), (2, 1, keys, dim), (2, 1, keys, value_dim)]
+    shapes += [(1, 1, 2, queries, keys)] if bias else []
+    return Inputs(*(jax.ShapeDtypeStruct(s, dtype) for s in shapes))
+
+
+def test_default_on_cuda_is_triton():
+    text = lowered(shaped(jnp.bfloat16, 512, 512, 64, 64), Masks(), Config(0.1, causal=True))
+    for name in ("forward_max_total_out", "tangent_logsum_out", "cotangent_k_v", "hessian_k_v"):
+        assert f"attention_{name}" in text
+
+
+def test_every_option_lowers():
+    def array(dtype, *shape):
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    masks = Masks(
+        mask=array(bool, 1, 1, 2, 1, 100),
+        query_segments=array(jnp.int32, 2, 70),
+        key_segments=array(jnp.int32, 2, 100),
+        query_lengths=array(jnp.int32, 2),
+        key_lengths=array(jnp.int32, 2),
+        offset=array(jnp.int32),
+        seed=array(jnp.int32, 2),
+    )
+    config = Config(0.1, True, (64, None), 20.0, 0.1, implementation="pallas_triton")
+    text = lowered(shaped(jnp.float32, 70, 100, 80, 24, bias=True), masks, config)
+    assert "attention_hessian_bias" in text
+
+
+def test_explicit_kernels_do_not_fall_back():
+    x = Inputs(*(jnp.ones(s) for s in ((1, 1, 1, 8, 4), (1, 1, 8, 4), (1, 1, 8, 4))))
+    with pytest.raises(ValueError, match=r"implementation.*runs on cuda and rocm, not on cpu"):
+        attention(x, Masks(), Config(1.0, implementation="pallas_triton"))
+    wide = Inputs(*(jnp.ones(s) for s in ((1, 1, 1, 8, 512), (1, 1, 8, 512), (1, 1, 8, 4))))
+    with pytest.raises(ValueError, match=r"implementation.*up to 256 features"):
+        attention(wide, Masks(), Config(1.0, implementation="pallas_triton"))
