@@ -1,5 +1,12 @@
-"""Loss functions, one value per example, by what they learn from."""
+"""Loss functions, one value per example, by what they learn from.
 
+Beside the names of `__all__` the room hands on what optax has (`FROM_OPTAX` lists it), such as
+`papyrax.losses.softmax_cross_entropy_with_integer_labels`; optax is imported when one is used.
+"""
+
+from typing import Any
+
+from ._from_optax import FROM_OPTAX, lookup
 from .adaptive_margin import (
     madacos,
     madacos_parameters,
@@ -22,6 +29,22 @@ from .contrastive import (
     nt_xent_loss,
     supervised_contrastive_loss,
 )
+from .distillation import (
+    PsKdState,
+    SoftLabels,
+    class_means,
+    ferkd_labels,
+    knowledge_distillation_loss,
+    norm_direction_loss,
+    ps_kd,
+    ps_kd_init,
+    ps_kd_weight,
+)
+from .dual_head import (
+    align_gradients,
+    binary_kl_loss,
+    binary_kl_norm_loss,
+)
 from .hardness import (
     hard_contrastive_loss,
     relative_penalty,
@@ -32,6 +55,9 @@ from .label_dro import (
     aldr_kl,
     aldr_kl_init,
     ldr_kl,
+)
+from .landmarks import (
+    landmark_distillation_loss,
 )
 from .loss_ensemble import (
     ensloss,
@@ -82,6 +108,17 @@ from .spherical import (
     taylor_softmax_cross_entropy,
     z_loss,
 )
+from .standard import (
+    brier_loss,
+    focal_loss,
+    general_robust_loss,
+    label_smoothing_cross_entropy,
+    ldam_loss,
+    logit_adjusted_cross_entropy,
+    mae_loss,
+    pinball_loss,
+    symmetric_cross_entropy,
+)
 from .triplets import (
     triplet_loss,
 )
@@ -102,13 +139,20 @@ __all__ = [
     "AldrKlState",
     "IsogclrState",
     "PairMasks",
+    "PsKdState",
+    "SoftLabels",
     "adacos_scale",
     "aldr_kl",
     "aldr_kl_init",
+    "align_gradients",
     "arcface_loss",
     "barlow_twins_loss",
+    "binary_kl_loss",
+    "binary_kl_norm_loss",
     "box_whisker_mask",
+    "brier_loss",
     "circle_loss",
+    "class_means",
     "comp_sum_loss",
     "comp_sum_regret_bound",
     "contrastive_loss",
@@ -116,20 +160,30 @@ __all__ = [
     "decoupled_contrastive_loss",
     "decoupled_softmax_loss",
     "ensloss",
+    "ferkd_labels",
+    "focal_loss",
+    "general_robust_loss",
     "generalized_cross_entropy",
     "hard_contrastive_loss",
     "info_nce_loss",
     "isogclr_init",
     "isogclr_loss",
+    "knowledge_distillation_loss",
+    "label_smoothing_cross_entropy",
+    "landmark_distillation_loss",
+    "ldam_loss",
     "ldr_kl",
     "lifted_structure_loss",
     "log_stablemax",
+    "logit_adjusted_cross_entropy",
     "madacos",
     "madacos_parameters",
+    "mae_loss",
     "margin_cosines",
     "multi_similarity_loss",
     "n_pair_loss",
     "negative_cosine_loss",
+    "norm_direction_loss",
     "normalized_softmax_loss",
     "nt_xent_loss",
     "pair_masks",
@@ -139,8 +193,12 @@ __all__ = [
     "pairwise_lorentz",
     "pairwise_poincare",
     "pairwise_squared_euclidean",
+    "pinball_loss",
     "proxy_anchor_loss",
     "proxy_nca_loss",
+    "ps_kd",
+    "ps_kd_init",
+    "ps_kd_weight",
     "relative_penalty",
     "robust_global_contrastive_loss",
     "siglip_loss",
@@ -153,6 +211,7 @@ __all__ = [
     "stablemax_cross_entropy_with_targets",
     "supervised_contrastive_loss",
     "swav_loss",
+    "symmetric_cross_entropy",
     "symmetric_info_nce_loss",
     "taylor_softmax_cross_entropy",
     "threshold_consistent_margin_loss",
@@ -161,3 +220,11 @@ __all__ = [
     "vicreg_loss",
     "z_loss",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return lookup(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *FROM_OPTAX})

@@ -1,0 +1,150 @@
+"""Standard losses against their formulas in NumPy, and optax's that are handed on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from papyrax import losses
+from papyrax.losses._from_optax import FROM_OPTAX
+
+
+def softmax(z):
+    p = np.exp(z - z.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(7, 5)) * 2, rng.integers(0, 5, 7)
+    return z, y, softmax(z), np.eye(5)[y]
+
+
+def close(got, want):
+    np.testing.assert_allclose(np.asarray(got), want, rtol=1e-11, atol=1e-13)
+
+
+COUNTS = np.array([50, 20, 7, 3, 1])
+
+
+def test_formulas(data):
+    z, y, p, q = data
+    p_y = (p * q).sum(-1)
+    with jax.enable_x64(True):
+        x = jnp.asarray(z)
+        close(losses.focal_loss(x, y, focusing=1.5), -((1 - p_y) ** 1.5) * np.log(p_y))
+        close(losses.mae_loss(x, y), np.abs(p - q).sum(-1))
+        close(losses.brier_loss(x, y), ((p - q) ** 2).sum(-1))
+        reverse = -(p * np.where(q > 0, 0.0, -4.0)).sum(-1)
+        got = losses.symmetric_cross_entropy(
+            x, y, forward_weight=0.3, reverse_weight=2.0, log_zero=-4.0
+        )
+        close(got, -0.3 * np.log(p_y) + 2 * reverse)
+        margins = 0.5 * COUNTS**-0.25
+        close(
+            losses.ldam_loss(x, y, COUNTS, scale=3.0),
+            -np.log((softmax(3 * (z - q * margins)) * q).sum(-1)),
+        )
+        adjusted = softmax(z + 0.7 * np.log(COUNTS / COUNTS.sum()))
+        close(
+            losses.logit_adjusted_cross_entropy(x, y, COUNTS, strength=0.7),
+            -np.log((adjusted * q).sum(-1)),
+        )
+
+
+def test_relatives_in_optax(data):
+    z, y, *_ = data
+    with jax.enable_x64(True):
+        x = jnp.asarray(z)
+        xent = optax.softmax_cross_entropy_with_integer_labels(x, y)
+        for same in (
+            losses.focal_loss(x, y, focusing=0.0),
+            losses.label_smoothing_cross_entropy(x, y, label_smoothing=0.0),
+            losses.logit_adjusted_cross_entropy(x, y, COUNTS, strength=0.0),
+            losses.ldam_loss(x, y, COUNTS, max_margin=0.0, scale=1.0),
+            losses.symmetric_cross_entropy(x, y, forward_weight=1.0, reverse_weight=0.0),
+        ):
+            close(same, xent)
+        soft = optax.smooth_labels(jax.nn.one_hot(y, 5, dtype=x.dtype), 0.2)
+        got = losses.label_smoothing_cross_entropy(x, y, label_smoothing=0.2)
+        close(got, optax.softmax_cross_entropy(x, soft))
+        # Two classes: the softmax of (0, z) is the sigmoid of z.
+        pair = jnp.stack([jnp.zeros(7), x[:, 0]], -1)
+        want = optax.sigmoid_focal_loss(x[:, 0], jnp.asarray(y % 2, x.dtype))
+        close(losses.focal_loss(pair, y % 2), want)
+
+
+def test_absent_classes_are_left_out(data):
+    z, y, *_ = data
+    kept = np.array([0, 2, 4])
+    where = jnp.isin(jnp.arange(5), kept)[None]
+    present = np.isin(y, kept)
+    with jax.enable_x64(True):
+        x, labels = jnp.asarray(z), np.searchsorted(kept, np.where(present, y, 0))
+        for name in ("focal_loss", "mae_loss", "brier_loss", "label_smoothing_cross_entropy"):
+            loss = getattr(losses, name)
+            close(loss(x, y, where=where), np.where(present, loss(x[:, kept], labels), 0))
+
+
+def test_one_class_alone_costs_nothing():
+    x, y = jnp.ones((2, 1)), jnp.zeros(2, jnp.int32)
+    for name in ("focal_loss", "mae_loss", "brier_loss", "symmetric_cross_entropy"):
+        loss = getattr(losses, name)
+        assert loss(x, y).tolist() == [0.0, 0.0]
+        assert jax.grad(lambda x, loss=loss: loss(x, y).sum())(x).tolist() == [[0.0], [0.0]]
+
+
+def test_pinball_is_minimized_by_the_quantile():
+    y = np.random.default_rng(1).normal(size=1001)
+    with jax.enable_x64(True):
+        grid = jnp.linspace(-2, 2, 401)
+        for q in (0.1, 0.5, 0.9):
+            total = losses.pinball_loss(
+                jnp.broadcast_to(grid[:, None], (401, 1001)),
+                jnp.broadcast_to(y, (401, 1001)),
+                quantile=q,
+            ).sum(-1)
+            assert abs(grid[total.argmin()] - np.quantile(y, q)) <= 0.011
+        r = np.linspace(-3, 3, 13)
+        huber = losses.pinball_loss(jnp.zeros(13), jnp.asarray(r), quantile=0.5, huber_delta=0.8)
+        close(huber, optax.huber_loss(jnp.zeros(13), jnp.asarray(r), delta=0.8) / 0.8 / 2)
+
+
+def test_general_robust_loss_has_its_relatives_as_limits():
+    r = np.linspace(-4, 4, 41)
+    s = (r / 1.3) ** 2
+    named = {
+        2.0: s / 2,
+        1.0: np.sqrt(s + 1) - 1,
+        0.0: np.log1p(s / 2),
+        -2.0: 2 * s / (s + 4),
+        -np.inf: 1 - np.exp(-s / 2),
+        0.7: 1.3 / 0.7 * ((s / 1.3 + 1) ** 0.35 - 1),
+    }
+    with jax.enable_x64(True):
+        x, y = jnp.zeros(41), jnp.asarray(r)
+
+        def f(a):
+            return losses.general_robust_loss(x, y, shape=a, scale=1.3)
+
+        for a, want in named.items():
+            close(f(a), want)
+        for a in (2.0, 0.0):  # continuous in the shape, and so is the derivative
+            np.testing.assert_allclose(f(a - 1e-7), named[a], atol=1e-5)
+        g = jax.grad(lambda a: f(a).sum())
+        np.testing.assert_allclose(g(0.0), (f(1e-4) - f(-1e-4)).sum() / 2e-4, rtol=1e-6)
+        np.testing.assert_allclose(f(-1e7), named[-np.inf], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FROM_OPTAX)
+def test_optax_is_handed_on(name):
+    assert getattr(losses, name) is getattr(optax.losses, name)
+    assert name in dir(losses)
+    assert name not in losses.__all__, "ours would hide it"
+
+
+def test_unknown_names_are_unknown():
+    with pytest.raises(AttributeError, match="has no attribute 'cross_entropy_of_nothing'"):
+        _ = losses.cross_entropy_of_nothing
