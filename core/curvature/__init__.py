@@ -6,6 +6,14 @@ the parameters; integer leaves are constants.
 
 from .diagonal import Curvature, value_grad_and_diag
 from .estimators import Estimator, exact_diagonal, gnb, hutchinson
+from .inverse_fisher import (
+    InverseFisher,
+    inverse_fisher,
+    inverse_fisher_diagonal,
+    inverse_fisher_vp,
+    obs_saliency,
+    obs_update,
+)
 from .probes import normal_like, rademacher_like
 from .products import (
     QuadraticForm,
@@ -27,6 +35,7 @@ from .traces import TraceEstimate, hessian_trace, hutch_plus_plus_trace, hutchin
 __all__ = [
     "Curvature",
     "Estimator",
+    "InverseFisher",
     "QuadraticForm",
     "SpectralDensity",
     "TraceEstimate",
@@ -42,7 +51,12 @@ __all__ = [
     "hutchinson",
     "hutchinson_trace",
     "hvp",
+    "inverse_fisher",
+    "inverse_fisher_diagonal",
+    "inverse_fisher_vp",
     "normal_like",
+    "obs_saliency",
+    "obs_update",
     "quadratic_form",
     "rademacher_like",
     "spectral_density",

@@ -2,17 +2,21 @@
 
 from .adahessian import AdahessianState, adahessian, scale_by_adahessian
 from .curvature import CurvaturePlan, curvature_plan, wants_curvature
+from .m_fac import MFacState, m_fac, scale_by_m_fac
 from .perpgrad import perpgrad, scale_by_perpgrad
 from .sophia import SophiaState, scale_by_sophia, sophia_g, sophia_h
 
 __all__ = [
     "AdahessianState",
     "CurvaturePlan",
+    "MFacState",
     "SophiaState",
     "adahessian",
     "curvature_plan",
+    "m_fac",
     "perpgrad",
     "scale_by_adahessian",
+    "scale_by_m_fac",
     "scale_by_perpgrad",
     "scale_by_sophia",
     "sophia_g",
