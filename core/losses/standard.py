@@ -330,8 +330,8 @@ def logit_adjusted_cross_entropy(
     Raises:
       ValueError: if the shapes do not fit, a dtype is wrong or `strength` is negative.
 
-    Source: Long-tail learning via logit adjustment, arXiv 2007.07314, the logit adjusted loss; Balanced
-    Meta-Softmax for Long-Tailed Visual Recognition, arXiv 2007.10740.
+    Source: Long-tail learning via logit adjustment, arXiv 2007.07314, softmax cross-entropy with
+    logit adjustment; Balanced Meta-Softmax for Long-Tailed Visual Recognition, arXiv 2007.10740.
 
     >>> loss = logit_adjusted_cross_entropy(jnp.zeros((1, 2)), jnp.array([0]), jnp.array([30, 10]))
     >>> np.asarray(jnp.exp(-loss), float).round(3)

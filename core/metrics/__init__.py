@@ -1,5 +1,16 @@
 """Evaluation measures; nothing here is trained on."""
 
+from .calibration import (
+    Reliability,
+    adaptive_calibration_error,
+    brier_score,
+    classwise_calibration_error,
+    expected_calibration_error,
+    maximum_calibration_error,
+    negative_log_likelihood,
+    reliability_bins,
+    top_k_accuracy,
+)
 from .clustering import (
     adjusted_rand_index,
     clustering_accuracy,
@@ -29,14 +40,21 @@ from .retrieval import (
 )
 
 __all__ = [
+    "Reliability",
     "RetrievalScores",
+    "adaptive_calibration_error",
     "adjusted_rand_index",
     "alignment",
+    "brier_score",
+    "classwise_calibration_error",
     "clustering_accuracy",
+    "expected_calibration_error",
     "hit_at_k",
     "label_propensities",
     "map_at_r",
+    "maximum_calibration_error",
     "ndcg_at_k",
+    "negative_log_likelihood",
     "nlm_alignment",
     "normalized_mutual_information",
     "precision_at_k",
@@ -44,9 +62,11 @@ __all__ = [
     "r_precision",
     "rankme",
     "recall_at_k",
+    "reliability_bins",
     "retrieval_scores",
     "softmax_collapse",
     "threshold_inconsistency",
     "tolerance",
+    "top_k_accuracy",
     "uniformity",
 ]
