@@ -178,9 +178,9 @@ class L2ViTBlock(nnx.Module):
             self.local: Any = _depthwise(dim, 3, kinds)
         else:
             self.local = LocalConcentration(dim, kernel_size=kernel_size, **kinds) if lcm else None
-        self.norm3 = _norm(dim, kinds) if hidden else None
-        self.up = nnx.Linear(dim, hidden, **kinds) if hidden else None
-        self.down = nnx.Linear(hidden, dim, **kinds) if hidden else None
+        self.norm3: Any = _norm(dim, kinds) if hidden else None
+        self.up: Any = nnx.Linear(dim, hidden, **kinds) if hidden else None
+        self.down: Any = nnx.Linear(hidden, dim, **kinds) if hidden else None
 
     def _attention(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         height, width = x.shape[1:3]
