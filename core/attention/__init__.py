@@ -13,12 +13,15 @@ from .relu_linear import relu_linear_attention
 from .ring import ring_attention
 from .rope import Rotary, apply_rope, rope_1d, rope_2d
 from .soft import newton_inverse, soft_attention
+from .svm import attention_margins, attention_svm, matrix_correlation
 
 __all__ = [
     "LinearAttentionState",
     "MalaState",
     "Rotary",
     "apply_rope",
+    "attention_margins",
+    "attention_svm",
     "dot_product_attention",
     "linear_attention",
     "linear_attention_init",
@@ -28,6 +31,7 @@ __all__ = [
     "mala_init",
     "mala_step",
     "mala_weights",
+    "matrix_correlation",
     "newton_inverse",
     "relu_linear_attention",
     "ring_attention",
