@@ -1,6 +1,7 @@
 """What every public function keeps, checked from its declaration in `tests/contracts`."""
 
 import doctest
+import functools
 import inspect
 import re
 import sys
@@ -17,7 +18,6 @@ from contracts import suite
 from contracts.case import Bad, Case
 
 CASES = suite.functions()
-each_case = pytest.mark.parametrize("case", CASES, ids=str)
 PUBLIC = dict(suite.public_names())
 
 
@@ -47,107 +47,125 @@ def is_module(x):
     return inspect.isclass(x) and issubclass(x, nnx.Module)
 
 
-@each_case
-def test_jit_agrees_with_eager(case: Case):
-    arrays = suite.example(case)
-    eager = suite.call(case, arrays)
-    assert suite.floats(eager) or jax.tree.leaves(eager), "returns nothing"
-    if not case.jittable:
-        return
-    jitted = jax.jit(lambda a: suite.call(case, a))(arrays)
-    for e, j in zip(jax.tree.leaves(eager), jax.tree.leaves(jitted), strict=True):
-        assert jnp.shape(e) == j.shape
-        assert jnp.result_type(e) == j.dtype
-    assert_close(jitted, eager, 1e-5)
+# All checks of one case stand together, so that they share its compiled programs.
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def case(request):
+    return request.param
 
 
-@each_case
-def test_vmap_agrees_with_a_loop(case: Case):
-    if not (case.jittable and case.vmappable):
-        return
-    draws = [suite.example(case, seed=seed) for seed in (0, 1)]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *draws)
-    one = jax.jit(lambda a: suite.call(case, a))
-    loop = jax.tree.map(lambda *x: jnp.stack(x), *map(one, draws))
-    assert_close(jax.jit(jax.vmap(lambda a: suite.call(case, a)))(stacked), loop, 1e-5)
+# What is compiled here runs once on small arrays: compiling costs more than running.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-@each_case
-def test_derivatives_agree_with_finite_differences(case: Case):
-    """In float64: first and second directional derivatives, and reverse against forward mode."""
-    if not (case.differentiable and case.jittable):
-        return
-    with jax.enable_x64(True):
-        arrays = suite.example(case, np.float64)
-        x = {k: arrays[k] for k in case.wrt}
-        assert x, "wrt: names no argument to differentiate"
-        f, u = suite.loss_of(case, arrays), suite.direction(x)
-
-        @jax.jit
-        def derivatives(x):
-            value, slope = jax.jvp(f, (x,), (u,))
-            grad, hvp = jax.jvp(jax.grad(f), (x,), (u,))
-            dot = jax.tree.map(lambda g, v: jnp.sum(g * v), grad, u)
-            curvature = jax.tree.map(lambda h, v: jnp.sum(h * v), hvp, u)
-            return value, slope, sum(jax.tree.leaves(dot)), sum(jax.tree.leaves(curvature))
-
-        step = 1e-5
-        back, ahead = (jax.tree.map(lambda a, d, s=s: a + s * d, x, u) for s in (-step, step))
-        (v0, s0, *_), (v2, s2, *_) = derivatives(back), derivatives(ahead)
-        v1, slope, grad_dot, curvature = derivatives(x)
-        scale = max(abs(slope), abs(v1), 1e-3)
-        assert abs(slope - grad_dot) <= 1e-9 * scale, "reverse mode differs from forward mode"
-        if case.finite_differences:
-            assert abs((v2 - v0) / (2 * step) - slope) <= 1e-5 * scale, "first derivative"
-            if case.second_order:
-                scale = max(scale, abs(curvature))
-                assert abs((s2 - s0) / (2 * step) - curvature) <= 1e-5 * scale, "second"
+def jit(function):
+    return jax.jit(function, compiler_options=QUICK)
 
 
-@each_case
-def test_dtypes(case: Case):
-    """bf16 in, bf16 out, close to float64; float64 in, float64 out where enabled."""
-    run = (lambda a: suite.call(case, a)) if not case.jittable else None
-    half = suite.example(case, jnp.bfloat16)
-    with jax.enable_x64(True):
-        wide = suite.cast(
-            jax.tree.map(
-                lambda x: np.asarray(x, np.float64) if x.dtype == jnp.bfloat16 else x, half
-            ),
-            np.float64,
-        )
-        want = (run or jax.jit(lambda a: suite.call(case, a)))(wide)
-        for leaf in suite.floats(want):
-            assert not case.keeps_dtype or jnp.result_type(leaf) == jnp.float64
-        want = jax.tree.map(np.asarray, want)
-    got = (run or jax.jit(lambda a: suite.call(case, a)))(half)
-    if case.keeps_dtype:
-        for leaf in suite.floats(got):
-            assert leaf.dtype == jnp.bfloat16
-    assert_close(got, want, case.tolerance)
+@functools.lru_cache(maxsize=2)
+def program(case: Case):
+    """Value, gradient and second directional derivative, as the case allows, of all its arrays."""
 
-
-@each_case
-def test_extremes_are_finite(case: Case):
-    """Value, gradient and second directional derivative at the extremes of float32."""
-    arrays = suite.example(case)
-
-    def everything(a):
-        out = [suite.call(case, a)]
+    def everything(arrays):
+        out = [suite.call(case, arrays)]
         if case.differentiable and case.wrt:
-            x = {k: a[k] for k in case.wrt}
-            f = suite.loss_of(case, a)
+            x = {k: arrays[k] for k in case.wrt}
+            f = suite.loss_of(case, arrays)
             if case.second_order:
                 out += jax.jvp(jax.grad(f), (x,), (suite.direction(x),))
             else:
                 out.append(jax.grad(f)(x))
         return out
 
-    run = jax.jit(everything) if case.jittable else everything
+    return jit(everything) if case.jittable else everything
+
+
+@functools.lru_cache(maxsize=2)
+def float64_program(case: Case):
+    """The value; its weighted sum, and that sum's slopes and curvature along a direction."""
+    assert case.wrt or not case.differentiable, "wrt: names no argument to differentiate"
+
+    def derivatives(arrays):
+        value = suite.call(case, arrays)
+        if not (case.differentiable and case.jittable):
+            return value, ()
+        x = {k: arrays[k] for k in case.wrt}
+        f, u = suite.loss_of(case, arrays), suite.direction(x)
+        total, slope = jax.jvp(f, (x,), (u,))
+        grad, hvp = jax.jvp(jax.grad(f), (x,), (u,))
+        dot = jax.tree.map(lambda g, v: jnp.sum(g * v), grad, u)
+        curvature = jax.tree.map(lambda h, v: jnp.sum(h * v), hvp, u)
+        return value, (total, slope, sum(jax.tree.leaves(dot)), sum(jax.tree.leaves(curvature)))
+
+    return jit(derivatives) if case.jittable else derivatives
+
+
+def stack(*leaves):
+    keys = jnp.issubdtype(jnp.result_type(leaves[0]), jax.dtypes.prng_key)
+    return jnp.stack(leaves) if keys else np.stack(leaves)
+
+
+def test_jit_and_vmap(case: Case):
+    """Compiled, it returns arrays; mapped over two draws, what it returns for each."""
+    draws = [suite.example(case, seed=seed) for seed in (0, 1)]
+    loop = [program(case)(arrays)[0] for arrays in draws]
+    assert suite.floats(loop[0]) or jax.tree.leaves(loop[0]), "returns nothing"
+    if case.jittable and case.vmappable:
+        stacked = jax.tree.map(stack, *draws)
+        mapped = jit(jax.vmap(lambda a: suite.call(case, a)))(stacked)
+        assert_close(mapped, jax.tree.map(stack, *loop), 1e-5)
+
+
+def test_derivatives_agree_with_finite_differences(case: Case):
+    """In float64: first and second directional derivatives, and reverse against forward mode."""
+    if not (case.differentiable and case.jittable):
+        return
+    with jax.enable_x64(True):
+        arrays, step = suite.example(case, np.float64), 1e-5
+        x = {k: arrays[k] for k in case.wrt}
+        u = suite.direction(x)
+
+        def along(s):
+            moved = jax.tree.map(lambda a, d: np.asarray(a) + s * np.asarray(d), x, u)
+            return [float(y) for y in float64_program(case)({**arrays, **moved})[1]]
+
+        (v0, s0, *_), (v2, s2, *_) = along(-step), along(step)
+        v1, slope, grad_dot, curvature = along(0.0)
+    scale = max(abs(slope), abs(v1), 1e-3)
+    assert abs(slope - grad_dot) <= 1e-9 * scale, "reverse mode differs from forward mode"
+    if case.finite_differences:
+        assert abs((v2 - v0) / (2 * step) - slope) <= 1e-5 * scale, "first derivative"
+        if case.second_order:
+            scale = max(scale, abs(curvature))
+            assert abs((s2 - s0) / (2 * step) - curvature) <= 1e-5 * scale, "second"
+
+
+def test_dtypes(case: Case):
+    """bf16 in, bf16 out, close to float64; float64 in, float64 out where enabled."""
+    half = suite.example(case, jnp.bfloat16)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(
+            lambda x: np.asarray(x, np.float64) if x.dtype == jnp.bfloat16 else x, half
+        )
+        want = float64_program(case)(suite.cast(wide, np.float64))[0]
+        for leaf in suite.floats(want):
+            assert not case.keeps_dtype or jnp.result_type(leaf) == jnp.float64
+        want = jax.tree.map(np.asarray, want)
+    run = lambda a: suite.call(case, a)  # noqa: E731
+    got = (jit(run) if case.jittable else run)(half)
+    if case.keeps_dtype:
+        for leaf in suite.floats(got):
+            assert leaf.dtype == jnp.bfloat16
+    assert_close(got, want, case.tolerance)
+
+
+def test_extremes_are_finite(case: Case):
+    """Value, gradient and second directional derivative at the extremes of float32."""
+    arrays = suite.example(case)
     for label, changed in suite.extremes(case, arrays).items():
-        for part, value in zip(("value", "gradient", "second derivative"), run(changed)):
+        results = program(case)(changed)
+        for part, value in zip(("value", "gradient", "second derivative"), results):
             for leaf in suite.floats(value):
-                assert jnp.all(jnp.isfinite(leaf)), f"{part} not finite for {label}: {leaf}"
+                assert np.all(np.isfinite(leaf)), f"{part} not finite for {label}: {leaf}"
 
 
 def bad_calls():
@@ -158,13 +176,13 @@ def bad_calls():
     ]
 
 
-@pytest.mark.parametrize(("case", "bad"), bad_calls())
-def test_bad_arguments_are_named(case: Case, bad: Bad):
-    arrays = suite.example(case)
+@pytest.mark.parametrize(("declared", "bad"), bad_calls())
+def test_bad_arguments_are_named(declared: Case, bad: Bad):
+    arrays = suite.example(declared)
     change = {k: v(arrays) if callable(v) else v for k, v in bad.change.items()}
     change = suite.cast(change, jnp.float32)
     with pytest.raises(ValueError, match=re.escape(bad.argument)):
-        suite.call(case, {k: v for k, v in arrays.items() if k not in change}, **change)
+        suite.call(declared, {k: v for k, v in arrays.items() if k not in change}, **change)
 
 
 def test_functions_with_arguments_to_get_wrong_say_so():

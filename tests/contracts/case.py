@@ -28,7 +28,7 @@ class Bad:
     change: Mapping[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Case:
     """Example inputs of one public function.
 
