@@ -12,6 +12,7 @@ from .mala import MalaState, mala, mala_init, mala_step, mala_weights
 from .relu_linear import relu_linear_attention
 from .ring import ring_attention
 from .rope import Rotary, apply_rope, rope_1d, rope_2d
+from .snnk import random_projections, snnk_features, snnk_relu_features, snnk_weights
 from .soft import newton_inverse, soft_attention
 from .svm import attention_margins, attention_svm, matrix_correlation
 
@@ -33,9 +34,13 @@ __all__ = [
     "mala_weights",
     "matrix_correlation",
     "newton_inverse",
+    "random_projections",
     "relu_linear_attention",
     "ring_attention",
     "rope_1d",
     "rope_2d",
+    "snnk_features",
+    "snnk_relu_features",
+    "snnk_weights",
     "soft_attention",
 ]
