@@ -186,6 +186,37 @@ def more_modes(f, x):
     return _compiled(eager, but=EAGER)
 
 
+# The kernels that each composition runs, no more and no fewer: under jit, what only served the
+# primal gradient is removed. "K" is the tangent of the tangent. Where the kernels end, the
+# reference is differentiated.
+_NAMES = {
+    "F": ["f", "jit(f)", "vmap(f)", "vmap(f) of the first", "shard_map"],
+    "FB": [
+        "grad", "jit(grad)", "grad of the first", "linear_transpose(jvp)", "vmap(grad)",
+        "grad(vmap)", "grad(vmap of the first)", "jacrev", "grad(scan(checkpoint))",
+        "grad(shard_map)", "grad(shard_map) replicated",
+    ],
+    "FJ": [
+        "jvp", "jvp of the first", "jit(jvp)", "linearize", "jacfwd", "jvp(fori_loop)",
+        "jvp(vmap) of a shared one",
+    ],
+    "FJH": [
+        "jit(hvp)", "vmap(hvp) over tangents", "hvp(vmap)", "hessian of the first",
+        "hessian of the rest", "jit(hessian)", "linearize(grad)", "hvp(shard_map)",
+        "hvp(shard_map) unchecked", "hvp(shard_map) replicated", "jit(hvp(shard_map))",
+        "hvp(checkpoint policy)", "hvp(cond)", "make_jaxpr(hvp)", "vmap(hvp) over a scale",
+        "hvp(vmap) of a shared one", "jit(vmap(hessian))", "lower(hvp).compile",
+    ],
+    "FJBH": [
+        "hvp", "hvp of the first", "reverse over reverse", "reverse over forward",
+        "hvp(scan(checkpoint))", "jit(hvp(scan(checkpoint)))", "grad(reverse over reverse)",
+    ],
+    "FJB": ["Gauss-Newton"],
+    "FJK": ["forward over forward", "third order"],
+    "": ["grad(forward over forward)"],
+}  # fmt: skip
+USES = {name: kernels for kernels, names in _NAMES.items() for name in names}
+
 # Run operation by operation; all other compositions are compiled as a whole, which is faster.
 EAGER = {
     "f",
