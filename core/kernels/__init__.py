@@ -2,5 +2,18 @@
 
 from . import flash_attention
 from .op import Op
+from .two_pass_softmax import (
+    extended_add,
+    extended_exp,
+    two_pass_log_softmax,
+    two_pass_softmax,
+)
 
-__all__ = ["Op", "flash_attention"]
+__all__ = [
+    "Op",
+    "extended_add",
+    "extended_exp",
+    "flash_attention",
+    "two_pass_log_softmax",
+    "two_pass_softmax",
+]
