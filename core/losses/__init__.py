@@ -43,6 +43,9 @@ from .contrastive import (
     nt_xent_loss,
     supervised_contrastive_loss,
 )
+from .diffusion_preference import (
+    mapo_loss,
+)
 from .distillation import (
     PsKdState,
     SoftLabels,
@@ -89,6 +92,15 @@ from .metric import (
     lifted_structure_loss,
     n_pair_loss,
 )
+from .noisy_labels import (
+    ElrState,
+    elr_init,
+    elr_loss,
+    elr_regularizer,
+    nested_dropout,
+    select_nested_width,
+    small_loss_mask,
+)
 from .pair_weighting import (
     circle_loss,
     multi_similarity_loss,
@@ -97,6 +109,16 @@ from .pair_weighting import (
 from .pairs import (
     PairMasks,
     pair_masks,
+)
+from .preference import (
+    PreferencePairs,
+    best_worst_pairs,
+    dpo_loss,
+    ipo_loss,
+    kto_loss,
+    orpo_loss,
+    sequence_log_probability,
+    simpo_loss,
 )
 from .proxies import (
     normalized_softmax_loss,
@@ -151,8 +173,10 @@ from .views import (
 
 __all__ = [
     "AldrKlState",
+    "ElrState",
     "IsogclrState",
     "PairMasks",
+    "PreferencePairs",
     "PsKdState",
     "SoftLabels",
     "TransformTemperature",
@@ -163,6 +187,7 @@ __all__ = [
     "align_gradients",
     "arcface_loss",
     "barlow_twins_loss",
+    "best_worst_pairs",
     "binary_kl_loss",
     "binary_kl_norm_loss",
     "box_whisker_mask",
@@ -176,6 +201,10 @@ __all__ = [
     "cosface_loss",
     "decoupled_contrastive_loss",
     "decoupled_softmax_loss",
+    "dpo_loss",
+    "elr_init",
+    "elr_loss",
+    "elr_regularizer",
     "ensloss",
     "ferkd_labels",
     "fit_temperature",
@@ -185,9 +214,11 @@ __all__ = [
     "generalized_cross_entropy",
     "hard_contrastive_loss",
     "info_nce_loss",
+    "ipo_loss",
     "isogclr_init",
     "isogclr_loss",
     "knowledge_distillation_loss",
+    "kto_loss",
     "label_smoothing_cross_entropy",
     "landmark_distillation_loss",
     "ldam_loss",
@@ -198,15 +229,18 @@ __all__ = [
     "madacos",
     "madacos_parameters",
     "mae_loss",
+    "mapo_loss",
     "margin_cosines",
     "mixup_ndcg_loss",
     "mixup_ranking_loss",
     "multi_similarity_loss",
     "n_pair_loss",
     "negative_cosine_loss",
+    "nested_dropout",
     "norm_direction_loss",
     "normalized_softmax_loss",
     "nt_xent_loss",
+    "orpo_loss",
     "pair_masks",
     "pairwise_cosine",
     "pairwise_dot",
@@ -222,9 +256,13 @@ __all__ = [
     "ps_kd_weight",
     "relative_penalty",
     "robust_global_contrastive_loss",
+    "select_nested_width",
+    "sequence_log_probability",
     "siglip_loss",
     "simple_contrastive_loss",
+    "simpo_loss",
     "sinkhorn_assignment",
+    "small_loss_mask",
     "smooth_adversarial_comp_sum_loss",
     "spherical_softmax_cross_entropy",
     "stablemax",
