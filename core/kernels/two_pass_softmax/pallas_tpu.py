@@ -13,7 +13,7 @@ from ..op import local_struct
 from .extended import NOTHING, combine, power_of_two, split
 from .xla import finish
 
-ROWS, COLUMNS = 256, 2048  # 2 MiB of float32 for each of input and output
+ROWS, COLUMNS = 128, 2048  # 1 MiB of float32 a block, of 16 MiB with all temporaries
 
 
 def _kernel(x_ref: Any, y_ref: Any, m_ref: Any, n_ref: Any, *, log: bool) -> None:
