@@ -9,6 +9,7 @@ from .linear import (
     linear_attention_weights,
 )
 from .mala import MalaState, mala, mala_init, mala_step, mala_weights
+from .normalized import normalized_attention
 from .relu_linear import relu_linear_attention
 from .ring import ring_attention
 from .rope import Rotary, apply_rope, rope_1d, rope_2d
@@ -34,6 +35,7 @@ __all__ = [
     "mala_weights",
     "matrix_correlation",
     "newton_inverse",
+    "normalized_attention",
     "random_projections",
     "relu_linear_attention",
     "ring_attention",

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import check_broadcastable, check_floating, check_rank, restore, upcast
+from ..numerics.stablemax import log_s
 from ._shared import (
     check_labels,
     check_targets,
@@ -13,12 +14,6 @@ from ._shared import (
     others_log_odds,
     softplus,
 )
-
-
-def _log_s(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`log s(x)`; every branch is finite at every x, so that the derivatives are too."""
-    positive = x >= 0
-    return jnp.log1p(jnp.where(positive, x, 0)) - jnp.log1p(jnp.where(positive, 0, -x))
 
 
 def _mask(
@@ -64,7 +59,7 @@ def log_stablemax(
     array([-1.253, -0.56 , -1.946])
     """
     mask = _mask(logits, where)
-    values = _log_s(upcast(logits))
+    values = log_s(upcast(logits))
     log_p = values - log_sum_exp(values, mask, axis, keepdims=True)
     if mask is not None:
         # Half precision has the narrower range where it is float16.
@@ -142,7 +137,7 @@ def stablemax_cross_entropy(
     check_labels(logits, labels)
     mask = class_mask(where, logits)
     labels = jnp.asarray(labels)
-    loss = softplus(others_log_odds(_log_s(upcast(logits)), labels, mask))
+    loss = softplus(others_log_odds(log_s(upcast(logits)), labels, mask))
     return restore(keep_present(loss, labels, mask), logits)
 
 
@@ -179,7 +174,7 @@ def stablemax_cross_entropy_with_targets(
     check_targets(logits, targets)
     mask = class_mask(where, logits)
     scores, weights = upcast(logits, targets)
-    values = _log_s(scores)
+    values = log_s(scores)
     log_p = values - log_sum_exp(values, mask, keepdims=True)
     if mask is not None:
         log_p = jnp.where(mask, jnp.where(mask, log_p, 0), 0)
