@@ -108,10 +108,15 @@ def shaped(sharding, batch=1, heads=2, group=1, queries=512, keys=512, dim=128, 
     return Inputs(*(jax.ShapeDtypeStruct(s, dtype, sharding=sharding) for s in shapes))
 
 
-def hvp_of(config, masks=Masks()):
-    def loss(x, masks):
+def loss_of(config):
+    def loss(x, masks=Masks()):
         return jnp.sum(jnp.sin(attention(x, masks, config).out.astype(jnp.float32)))
 
+    return loss
+
+
+def hvp_of(config):
+    loss = loss_of(config)
     return lambda x, t, masks: jax.jvp(lambda x: jax.grad(loss)(x, masks), (x,), (t,))[1]
 
 
@@ -132,12 +137,17 @@ HVP = {
 
 
 @pytest.mark.parametrize("name", ["v5e:1x1", "v5p:1x1x1", "v6e:1x1", "tpu7x:1x1x1"])
-def test_hessian_vector_product_compiles(topology, name):
-    """By default, lowered for a TPU on a machine without one, it is made of the TPU kernels."""
+def test_value_gradient_and_hessian_vector_product_compile(topology, name):
+    """By default, lowered for a TPU on a machine without one, they are made of the TPU kernels."""
     sharding = SingleDeviceSharding(topology(name).devices[0])
     x = shaped(sharding, group=2, queries=384, keys=300, dim=80)
-    config = Config(0.1, causal=True)
-    assert kernels_in(jax.jit(hvp_of(config)).lower(x, x, Masks()).compile()) == HVP
+    loss = loss_of(Config(0.1, causal=True))
+
+    def everything(x, t):
+        return jax.jvp(jax.value_and_grad(loss), (x,), (t,))
+
+    found = kernels_in(jax.jit(everything).lower(x, x).compile())
+    assert found == HVP | {"attention_cotangent_q", "attention_cotangent_k_v"}
 
 
 def test_every_option_compiles(topology):
