@@ -11,6 +11,12 @@ from .adaptive_margin import (
     madacos,
     madacos_parameters,
 )
+from .aggregate import (
+    bag_level_loss,
+    instance_level_loss,
+    interpolated_bag_loss,
+    private_bag_responses,
+)
 from .calibration import (
     correctness_aware_loss,
     mixup_ndcg_loss,
@@ -125,6 +131,13 @@ from .proxies import (
     proxy_anchor_loss,
     proxy_nca_loss,
 )
+from .regression import (
+    conditional_cs_divergence,
+    conr_loss,
+    cs_divergence,
+    cs_information_bottleneck_loss,
+    cs_mutual_information,
+)
 from .robust_contrastive import (
     IsogclrState,
     isogclr_init,
@@ -186,6 +199,7 @@ __all__ = [
     "aldr_kl_init",
     "align_gradients",
     "arcface_loss",
+    "bag_level_loss",
     "barlow_twins_loss",
     "best_worst_pairs",
     "binary_kl_loss",
@@ -196,9 +210,14 @@ __all__ = [
     "class_means",
     "comp_sum_loss",
     "comp_sum_regret_bound",
+    "conditional_cs_divergence",
+    "conr_loss",
     "contrastive_loss",
     "correctness_aware_loss",
     "cosface_loss",
+    "cs_divergence",
+    "cs_information_bottleneck_loss",
+    "cs_mutual_information",
     "decoupled_contrastive_loss",
     "decoupled_softmax_loss",
     "dpo_loss",
@@ -214,6 +233,8 @@ __all__ = [
     "generalized_cross_entropy",
     "hard_contrastive_loss",
     "info_nce_loss",
+    "instance_level_loss",
+    "interpolated_bag_loss",
     "ipo_loss",
     "isogclr_init",
     "isogclr_loss",
@@ -249,6 +270,7 @@ __all__ = [
     "pairwise_poincare",
     "pairwise_squared_euclidean",
     "pinball_loss",
+    "private_bag_responses",
     "proxy_anchor_loss",
     "proxy_nca_loss",
     "ps_kd",
