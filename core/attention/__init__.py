@@ -1,6 +1,8 @@
 """Attention operators with the signature of `jax.nn.dot_product_attention`."""
 
+from .din import dice, din_attention
 from .dot_product import dot_product_attention
+from .hyperzzw import hyper_zzw_elementwise, hyper_zzw_global, hyper_zzw_local, instance_standardize
 from .linear import (
     LinearAttentionState,
     linear_attention,
@@ -24,7 +26,13 @@ __all__ = [
     "apply_rope",
     "attention_margins",
     "attention_svm",
+    "dice",
+    "din_attention",
     "dot_product_attention",
+    "hyper_zzw_elementwise",
+    "hyper_zzw_global",
+    "hyper_zzw_local",
+    "instance_standardize",
     "linear_attention",
     "linear_attention_init",
     "linear_attention_step",
