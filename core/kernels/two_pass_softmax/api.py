@@ -27,7 +27,7 @@ def _forward(x: Any, aux: Any, *, log: bool, implementation: str | None, platfor
         suits = platform == "tpu" and not platform.partitioned and x.dtype == jnp.float32
         name = "pallas_tpu" if suits else "xla"
     if name == "xla":
-        return xla.run(x, log=log)
+        return xla.run(x, log=log, pieces=platform == "cpu")
     check(
         name == "interpret" or (platform == "tpu" and x.dtype == jnp.float32),
         "implementation",

@@ -10,8 +10,8 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from ..op import local_struct
-from .extended import NOTHING, combine, power_of_two, split
-from .xla import finish
+from .extended import NOTHING, combine
+from .xla import finish, total
 
 ROWS, COLUMNS = 128, 2048  # 1 MiB of float32 a block, of 16 MiB with all temporaries
 
@@ -26,10 +26,8 @@ def _kernel(x_ref: Any, y_ref: Any, m_ref: Any, n_ref: Any, *, log: bool) -> Non
 
     @pl.when(second == 0)
     def _add() -> None:
-        m, n = split(x_ref[...])
-        top = jnp.max(n, axis=1, keepdims=True)
-        block = jnp.sum(m * power_of_two(n - top), axis=1, keepdims=True), top
-        m_ref[...], n_ref[...] = combine((m_ref[...], n_ref[...]), block)
+        m, n = total(x_ref[...])
+        m_ref[...], n_ref[...] = combine((m_ref[...], n_ref[...]), (m[:, None], n[:, None]))
 
     @pl.when(second == 1)
     def _finish() -> None:

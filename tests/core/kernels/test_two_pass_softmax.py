@@ -58,8 +58,16 @@ def test_several_blocks_of_rows_and_columns(monkeypatch):
     for log in (False, True):
         got = pallas_tpu.run(jnp.asarray(30 * X), log=log, interpret=True)
         np.testing.assert_allclose(
-            got, xla.run(jnp.asarray(30 * X), log=log), rtol=3e-6, atol=1e-5 * log
+            got, xla.run(jnp.asarray(30 * X), log=log, pieces=False), rtol=3e-6, atol=1e-5 * log
         )
+
+
+@pytest.mark.parametrize("cached", [32, 700])
+def test_pieces_of_rows_and_of_columns(monkeypatch, cached):
+    want = xla.run(jnp.asarray(30 * X), log=False, pieces=False)
+    monkeypatch.setattr(xla, "CACHED", cached)
+    got = jax.jit(functools.partial(xla.run, log=False, pieces=True))(30 * X)
+    np.testing.assert_allclose(got, want, rtol=3e-6)
 
 
 def test_axis_mask_and_empty_rows():
