@@ -11,6 +11,8 @@ from .gns_newton import (
 )
 from .m_fac import MFacState, m_fac, scale_by_m_fac
 from .perpgrad import perpgrad, scale_by_perpgrad
+from .saf import SafState, mesa_loss, saf_init, saf_loss, trajectory_loss
+from .sharpness import sam, scale_by_sam
 from .sophia import SophiaState, scale_by_sophia, sophia_g, sophia_h
 
 __all__ = [
@@ -19,19 +21,26 @@ __all__ = [
     "GnsNewtonState",
     "LocalOracle",
     "MFacState",
+    "SafState",
     "SophiaState",
     "adahessian",
     "curvature_plan",
     "gns_newton",
     "local_oracle",
     "m_fac",
+    "mesa_loss",
     "perpgrad",
+    "saf_init",
+    "saf_loss",
+    "sam",
     "scale_by_adahessian",
     "scale_by_gns_newton",
     "scale_by_m_fac",
     "scale_by_perpgrad",
+    "scale_by_sam",
     "scale_by_sophia",
     "sophia_g",
     "sophia_h",
+    "trajectory_loss",
     "wants_curvature",
 ]

@@ -95,6 +95,20 @@ def local_oracle(
     return LocalOracle(value_and_grad, curve)
 
 
+def resolve_oracle(
+    oracle: LocalOracle | None, obj_fn: Callable[[Any], Any] | None, params: Any
+) -> LocalOracle:
+    """The loss around the parameters, whichever way it came."""
+    if oracle is not None:
+        return oracle
+    leaves = jax.tree.leaves(params, is_leaf=_is_masked)
+    fits = obj_fn is not None and bool(leaves) and not any(map(_is_masked, leaves))
+    takes = "takes a local_oracle(loss, params, ...), or obj_fn= and all parameters"
+    check(fits, "oracle", f"got None, {takes}")
+    assert obj_fn is not None
+    return local_oracle(obj_fn, params)
+
+
 class GnsNewtonState(NamedTuple):
     """State of `scale_by_gns_newton`.
 
@@ -184,15 +198,8 @@ def scale_by_gns_newton(
         **extra_args: Any,
     ) -> tuple[Any, GnsNewtonState]:
         del extra_args  # they are for other transformations
-        if oracle is None:
-            takes = "takes a local_oracle(loss, params, ...), or obj_fn= and all parameters"
-            leaves = jax.tree.leaves(params, is_leaf=_is_masked)
-            fits = obj_fn is not None and bool(leaves) and not any(map(_is_masked, leaves))
-            check(fits, "oracle", f"got None, {takes}")
-            assert obj_fn is not None
-            oracle = local_oracle(obj_fn, params)
-
-        apply, dim, dtype = flat_matvec(oracle.product, updates)
+        local = resolve_oracle(oracle, obj_fn, params)
+        apply, dim, dtype = flat_matvec(local.product, updates)
         unflatten = _unflatten(updates)
 
         def ravel(tree: Any) -> Float[Array, "dim"]:
@@ -206,7 +213,7 @@ def scale_by_gns_newton(
         # H is meant to be positive semi-definite; its nearest such matrix in the Krylov space.
         values = jnp.maximum(values, 0)
         weights = norm * vectors[0]
-        start, _ = oracle.value_and_grad(jax.tree.map(jnp.zeros_like, updates))
+        start, _ = local.value_and_grad(jax.tree.map(jnp.zeros_like, updates))
 
         def solve(gamma: Array) -> tuple[Array, Any]:
             ridge = norm / (gamma + eps)
@@ -220,7 +227,7 @@ def scale_by_gns_newton(
         def search(carry: Any) -> Any:
             length, trials, _, _ = carry
             ridge, step = solve(length)
-            value, grad = oracle.value_and_grad(jax.tree.map(jnp.negative, step))
+            value, grad = local.value_and_grad(jax.tree.map(jnp.negative, step))
             # Near a minimum a loss changes by less than its rounding, which must not end the search
             # with a length of nothing.
             rounding = 4 * jnp.finfo(value.dtype).eps * jnp.abs(start)
