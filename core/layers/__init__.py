@@ -1,16 +1,20 @@
 """Modules of flax.nnx: normalizations, heads, adapters and attention blocks."""
 
 from .attention import attention_fn
-from .l2vit import L2ViTBlock, LocalConcentration
 from .hyperzzw import MAGNet
+from .l2vit import L2ViTBlock, LocalConcentration
 from .mala import MALABlock
+from .self_attention import KeyValueCache, SelfAttention, TransformerBlock
 from .soft import SOFTBlock
 
 __all__ = [
+    "KeyValueCache",
     "L2ViTBlock",
     "LocalConcentration",
     "MAGNet",
     "MALABlock",
     "SOFTBlock",
+    "SelfAttention",
+    "TransformerBlock",
     "attention_fn",
 ]

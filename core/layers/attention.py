@@ -26,7 +26,18 @@ def _operators() -> dict[str, Operator]:
     return found
 
 
-def _operator(operator: str | Operator) -> Operator:
+def operator_of(operator: str | Operator) -> Operator:
+    """The function that `operator` names, or itself.
+
+    Args:
+      operator: a name in `papyrax.attention`, or a function.
+
+    Returns:
+      The function.
+
+    Raises:
+      ValueError: naming `operator` where there is none of this name.
+    """
     if callable(operator):
         return operator
     known = _operators()
@@ -74,7 +85,7 @@ def attention_fn(operator: str | Operator, **options: Any) -> Operator:
     >>> layer(jnp.ones((2, 5, 16))).shape
     (2, 5, 16)
     """
-    function = _operator(operator)
+    function = operator_of(operator)
     accepts = _accepts(function)
     for name in options:
         check(
