@@ -7,6 +7,9 @@ os.environ["JAX_PLATFORMS"] = os.environ.get("PAPYRAX_TEST_PLATFORM", "cpu")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 FLAGS = {
     "xla_force_host_platform_device_count": 8,
+    # Most of what is compiled here runs once, on small arrays: compiling costs more than running.
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": "true",
     # Eight devices share few cores: on a busy machine a collective waits long for its last member.
     "xla_cpu_collective_call_warn_stuck_timeout_seconds": 300,
     "xla_cpu_collective_call_terminate_timeout_seconds": 900,

@@ -53,14 +53,6 @@ def case(request):
     return request.param
 
 
-# What is compiled here runs once on small arrays: compiling costs more than running.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
-def jit(function):
-    return jax.jit(function, compiler_options=QUICK)
-
-
 @functools.lru_cache(maxsize=2)
 def program(case: Case):
     """Value, gradient and second directional derivative, as the case allows, of all its arrays."""
@@ -76,7 +68,7 @@ def program(case: Case):
                 out.append(jax.grad(f)(x))
         return out
 
-    return jit(everything) if case.jittable else everything
+    return jax.jit(everything) if case.jittable else everything
 
 
 @functools.lru_cache(maxsize=2)
@@ -96,7 +88,7 @@ def float64_program(case: Case):
         curvature = jax.tree.map(lambda h, v: jnp.sum(h * v), hvp, u)
         return value, (total, slope, sum(jax.tree.leaves(dot)), sum(jax.tree.leaves(curvature)))
 
-    return jit(derivatives) if case.jittable else derivatives
+    return jax.jit(derivatives) if case.jittable else derivatives
 
 
 def stack(*leaves):
@@ -111,7 +103,7 @@ def test_jit_and_vmap(case: Case):
     assert suite.floats(loop[0]) or jax.tree.leaves(loop[0]), "returns nothing"
     if case.jittable and case.vmappable:
         stacked = jax.tree.map(stack, *draws)
-        mapped = jit(jax.vmap(lambda a: suite.call(case, a)))(stacked)
+        mapped = jax.jit(jax.vmap(lambda a: suite.call(case, a)))(stacked)
         assert_close(mapped, jax.tree.map(stack, *loop), 1e-5)
 
 
@@ -151,7 +143,7 @@ def test_dtypes(case: Case):
             assert not case.keeps_dtype or jnp.result_type(leaf) == jnp.float64
         want = jax.tree.map(np.asarray, want)
     run = lambda a: suite.call(case, a)  # noqa: E731
-    got = (jit(run) if case.jittable else run)(half)
+    got = (jax.jit(run) if case.jittable else run)(half)
     if case.keeps_dtype:
         for leaf in suite.floats(got):
             assert leaf.dtype == jnp.bfloat16

@@ -74,7 +74,8 @@ def dense_diagonals():
 
 def z_scores(samples, want):
     """Distance of the mean over the first axis from `want`, in standard errors."""
-    samples = np.stack([flat(jax.tree.map(lambda x, i=i: x[i], samples)) for i in range(N)])
+    leaves = [np.asarray(x, np.float64).reshape(N, -1) for x in jax.tree.leaves(samples)]
+    samples = np.concatenate(leaves, axis=1)
     error = samples.std(0, ddof=1) / np.sqrt(N)
     return (samples.mean(0) - flat(want)) / np.maximum(error, 1e-7)
 
