@@ -12,6 +12,11 @@ from .linear import (
 )
 from .mala import MalaState, mala, mala_init, mala_step, mala_weights
 from .normalized import normalized_attention
+from .polarized import (
+    polarized_channel_context,
+    polarized_self_attention,
+    polarized_spatial_gate,
+)
 from .relu_linear import relu_linear_attention
 from .ring import ring_attention
 from .rope import Rotary, apply_rope, rope_1d, rope_2d
@@ -44,6 +49,9 @@ __all__ = [
     "matrix_correlation",
     "newton_inverse",
     "normalized_attention",
+    "polarized_channel_context",
+    "polarized_self_attention",
+    "polarized_spatial_gate",
     "random_projections",
     "relu_linear_attention",
     "ring_attention",

@@ -4,6 +4,7 @@ from .attention import attention_fn
 from .hyperzzw import MAGNet
 from .l2vit import L2ViTBlock, LocalConcentration
 from .mala import MALABlock
+from .polarized import PolarizedSelfAttention
 from .self_attention import KeyValueCache, SelfAttention, TransformerBlock
 from .soft import SOFTBlock
 
@@ -13,6 +14,7 @@ __all__ = [
     "LocalConcentration",
     "MAGNet",
     "MALABlock",
+    "PolarizedSelfAttention",
     "SOFTBlock",
     "SelfAttention",
     "TransformerBlock",
