@@ -1,7 +1,9 @@
 """Attention operators with the signature of `jax.nn.dot_product_attention`."""
 
+from .contextual import contextual_attention
 from .din import dice, din_attention
 from .dot_product import dot_product_attention
+from .epipolar import epipolar_attention, epipolar_mask
 from .hyperzzw import hyper_zzw_elementwise, hyper_zzw_global, hyper_zzw_local, instance_standardize
 from .linear import (
     LinearAttentionState,
@@ -31,9 +33,12 @@ __all__ = [
     "apply_rope",
     "attention_margins",
     "attention_svm",
+    "contextual_attention",
     "dice",
     "din_attention",
     "dot_product_attention",
+    "epipolar_attention",
+    "epipolar_mask",
     "hyper_zzw_elementwise",
     "hyper_zzw_global",
     "hyper_zzw_local",
