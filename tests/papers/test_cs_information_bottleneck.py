@@ -18,7 +18,7 @@ def test_data():
 def test_reproduce(monkeypatch):
     monkeypatch.setattr(paper, "STEPS", 10)
     monkeypatch.setattr(paper, "BATCH", 16)
+    monkeypatch.setattr(paper, "WAYS", paper.WAYS[:2])
     result = paper.reproduce(seed=9, seeds=2)
     assert result.measures[0].method != result.measures[0].baseline
-    assert result.notes.startswith("Median error with the paper's normalization: ")
     assert Result.from_json(result.to_json()) == result
