@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 DEMO := adahessian mala stablemax_perpgrad
 
-.PHONY: demo test lint format bench tables picture clean
+.PHONY: demo test lint format bench bench-attention tables picture clean
 
 demo: $(VENV)/.train
 	$(BIN)/papyrax reproduce $(DEMO) --out build/demo
@@ -32,6 +32,9 @@ picture: $(VENV)/.train
 
 bench: $(VENV)/.bench
 	for script in benchmarks/*.py; do echo "== $$script" && $(BIN)/python $$script || exit 1; done
+
+bench-attention: $(VENV)/.bench
+	$(BIN)/papyrax bench attention --causal
 
 clean:
 	rm -rf build $(VENV) report.html

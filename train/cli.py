@@ -33,6 +33,7 @@ COMMANDS = {
     "report": "write one HTML page of all recorded results",
     "train": "train a model with the parts of the papers you name",
     "plan": "say what a training run would need, before it runs",
+    "bench": "measure papyrax against other libraries on this machine",
     "doctor": "check this machine: versions, devices, kernels",
     "tables": "write the tables of README.md from the recorded results",
 }

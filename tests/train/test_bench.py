@@ -1,0 +1,112 @@
+"""`papyrax bench`: what its tables say, from programs whose times and memory are known."""
+
+import pytest
+
+from papyrax.train import cli
+from papyrax.train.benchmarks import attention
+from papyrax.train.benchmarks.rivals import PROGRAMS, Problem, Program
+
+PROBLEM = Problem(tokens=16, batch=1, heads=2, dim=4, causal=True, dtype="float32")
+
+
+class Clock:
+    """Time that passes only where a program says so; on the CPU half as fast."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def process_time(self):
+        return self.now / 2
+
+    def maker(self, *seconds, lacks=()):
+        """Programs that take so long in turn, after a longer first run."""
+
+        def make(problem, what):
+            if what in lacks:
+                raise NotImplementedError(f"no rule\nfor {what}")
+            turns = iter([9.0, *seconds])
+
+            def run():
+                self.now += next(turns)
+
+            return Program(run, 3 << 20)
+
+        return make
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_ratios_are_of_papyrax_over_the_other_and_what_is_lacking_is_said(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(attention, "time", clock)
+    other = clock.maker(0.010, 0.080, 0.010, lacks=("hvp",))
+    makers = [("papyrax", clock.maker(0.030, 0.080, 0.020)), ("other", other)]
+    lines = list(attention.compare(PROBLEM, 3, makers))
+    rows = [cells(line) for line in lines if line.startswith("| ") and "program" not in line]
+    assert [row[:2] for row in rows] == [
+        [what, name] for what in PROGRAMS for name, _ in makers if (what, name) != ("hvp", "other")
+    ]
+    for _, name, *numbers in rows:
+        # The ratios of the turns are 3, 1 and 2.
+        if name == "other":
+            assert numbers == ["10.00", "5.00", "2.00", "2.00", "3.0"]
+        else:
+            assert numbers == ["30.00", "15.00", "", "", "3.0"]
+    assert lines[-1] == "- no hvp of other: NotImplementedError: no rule for hvp"
+
+
+@pytest.mark.parametrize(("power", "exponent"), [(1, "1.00"), (2, "2.00")])
+def test_growth_is_fitted(power, exponent):
+    sizes = [1024, 2048, 4096]
+    row = cells(attention._fitted("hvp", sizes, [(n / 1024) ** power for n in sizes]))
+    assert row[-1] == exponent
+    if power == 1:
+        assert row[4:6] == ["0.0 + 1.00 per 1024", "0.0%"]
+    else:
+        assert float(row[5].rstrip("%")) > 3, "it is not a line"
+
+
+def test_the_command_prints_and_writes_the_tables(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(attention, "PROGRAMS", ("value",))
+    out = tmp_path / "table.md"
+    words = [
+        "bench",
+        "attention",
+        "--tokens",
+        "16",
+        "--dim",
+        "8",
+        "--repeats",
+        "1",
+        "--memory-at",
+        "512",
+        "1024",
+        "--out",
+    ]
+    assert cli.main([*words, str(out)]) == 0
+    text = out.read_text()
+    assert capsys.readouterr().out == text
+    assert "### 16 tokens, 1 x 1 heads of 8, all pairs, float32" in text
+    rows = [cells(line) for line in text.splitlines() if line.startswith("| value")]
+    assert [row[1] for row in rows[:2]] == ["papyrax", "jax.nn xla"]
+    assert float(rows[1][4]) > 0
+    assert float(rows[-1][-1]) < 1.3, "memory is linear"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["attention", "--repeats", "0"], "--repeats: got 0"),
+        (["attention", "--tokens", "0"], "--tokens: got 0"),
+        (["attention", "--out", "nowhere/table.md"], "--out: there is no folder nowhere"),
+        (["losses"], "attention"),
+    ],
+)
+def test_wrong_requests(words, message, capsys):
+    assert cli.main(["bench", *words]) == 2
+    assert message in capsys.readouterr().err

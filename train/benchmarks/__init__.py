@@ -1,0 +1,1 @@
+"""Measurements against other libraries, for `papyrax bench`."""
