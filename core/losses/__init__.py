@@ -68,6 +68,13 @@ from .dual_head import (
     binary_kl_loss,
     binary_kl_norm_loss,
 )
+from .early_learning import (
+    LearningCurve,
+    correct_labels,
+    fit_learning_curve,
+    learning_slowdown,
+    multiscale_consistency_loss,
+)
 from .hardness import (
     hard_contrastive_loss,
     relative_penalty,
@@ -188,6 +195,7 @@ __all__ = [
     "AldrKlState",
     "ElrState",
     "IsogclrState",
+    "LearningCurve",
     "PairMasks",
     "PreferencePairs",
     "PsKdState",
@@ -213,6 +221,7 @@ __all__ = [
     "conditional_cs_divergence",
     "conr_loss",
     "contrastive_loss",
+    "correct_labels",
     "correctness_aware_loss",
     "cosface_loss",
     "cs_divergence",
@@ -226,6 +235,7 @@ __all__ = [
     "elr_regularizer",
     "ensloss",
     "ferkd_labels",
+    "fit_learning_curve",
     "fit_temperature",
     "fit_vector_scaling",
     "focal_loss",
@@ -244,6 +254,7 @@ __all__ = [
     "landmark_distillation_loss",
     "ldam_loss",
     "ldr_kl",
+    "learning_slowdown",
     "lifted_structure_loss",
     "log_stablemax",
     "logit_adjusted_cross_entropy",
@@ -255,6 +266,7 @@ __all__ = [
     "mixup_ndcg_loss",
     "mixup_ranking_loss",
     "multi_similarity_loss",
+    "multiscale_consistency_loss",
     "n_pair_loss",
     "negative_cosine_loss",
     "nested_dropout",
