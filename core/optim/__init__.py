@@ -14,6 +14,7 @@ from .perpgrad import perpgrad, scale_by_perpgrad
 from .saf import SafState, mesa_loss, saf_init, saf_loss, trajectory_loss
 from .sharpness import sam, scale_by_sam
 from .sophia import SophiaState, scale_by_sophia, sophia_g, sophia_h
+from .tram import scale_by_tram, tram, tram_distance
 
 __all__ = [
     "AdahessianState",
@@ -39,8 +40,11 @@ __all__ = [
     "scale_by_perpgrad",
     "scale_by_sam",
     "scale_by_sophia",
+    "scale_by_tram",
     "sophia_g",
     "sophia_h",
     "trajectory_loss",
+    "tram",
+    "tram_distance",
     "wants_curvature",
 ]
