@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 from jaxtyping import Array, Float, Int
 
 Layers = tuple[dict[str, Array], ...]
@@ -63,6 +64,95 @@ def fit(
 
     keys = jax.random.split(key, steps)
     return jax.lax.scan(step, (params, tx.init(params)), keys)[0][0]
+
+
+def fit_modules(
+    make: Callable[[nnx.Rngs], nnx.Module],
+    loss: Callable[..., Float[Array, ""]],
+    evaluate: Callable[..., Any],
+    seeds: Sequence[int],
+    batches: Any,
+    held_out: Any,
+    *,
+    learning_rate: float,
+    weight_decay: float = 0.05,
+) -> list[Any]:
+    """Train a module of flax.nnx for every seed and evaluate it.
+
+    AdamW with a tenth of the steps to warm up, then cosine decay. Statistics of batch normalization
+    are carried along, and used in the evaluation. Steps are not scanned over: within a loop, XLA's
+    convolutions on a CPU take several times as long.
+
+    Args:
+      make: from random keys to the module.
+      loss: `loss(module, *batch)`.
+      evaluate: `evaluate(module, *held)`, a pytree of arrays.
+      seeds: the seeds of the parameters.
+      batches: arrays [seeds, steps, ...], what `loss` is given.
+      held_out: arrays [seeds, ...], what `evaluate` is given.
+      learning_rate: its peak.
+      weight_decay: of AdamW.
+
+    Returns:
+      What `evaluate` returns for each seed.
+    """
+    steps = len(batches[0][0])
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, steps // 10, steps)
+    tx = optax.adamw(schedule, weight_decay=weight_decay)
+    # The seeds' modules differ in their arrays alone, so all share two programs.
+    graph = nnx.graphdef(make(nnx.Rngs(0)))
+
+    @jax.jit
+    def step(params: Any, rest: Any, state: Any, batch: Any) -> Any:
+        def value(params: Any) -> tuple[Array, Any]:
+            module = nnx.merge(graph, params, rest, copy=True)
+            out = loss(module, *batch)
+            return out, nnx.state(module, nnx.filterlib.Not(nnx.Param))
+
+        grads, rest = jax.grad(value, has_aux=True)(params)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), rest, state
+
+    @jax.jit
+    def judge(params: Any, rest: Any, held: Any) -> Any:
+        module = nnx.merge(graph, params, rest, copy=True)
+        module.eval()
+        return evaluate(module, *held)
+
+    found = []
+    for i, seed in enumerate(seeds):
+        module = make(nnx.Rngs(seed))
+        params, rest = nnx.state(module, nnx.Param), nnx.state(module, nnx.filterlib.Not(nnx.Param))
+        state = tx.init(params)
+        for j in range(steps):
+            params, rest, state = step(params, rest, state, tuple(b[i, j] for b in batches))
+        found.append(jax.device_get(judge(params, rest, tuple(h[i] for h in held_out))))
+    return found
+
+
+def digit_batches(
+    seeds: Sequence[int], epochs: int, batch: int = 50
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Batches of two thirds of the digits for some epochs, and the other third, for every seed.
+
+    Returns:
+      (images [seeds, steps, batch, 8, 8], labels [seeds, steps, batch]), and (images
+      [seeds, examples, 8, 8], labels [seeds, examples]) that no batch has.
+    """
+    x, y = digits()
+    images = x.reshape(-1, 8, 8)
+    train, test = [], []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        seen, unseen = np.split(rng.permutation(len(y)), [2 * len(y) // 3])
+        steps = len(seen) // batch
+        order = [
+            rng.permutation(seen)[: steps * batch].reshape(steps, batch) for _ in range(epochs)
+        ]
+        train.append(np.concatenate(order))
+        test.append(unseen)
+    ids, held = np.stack(train), np.stack(test)
+    return (images[ids], y[ids]), (images[held], y[held])
 
 
 def augment(key: Array, x: Float[Array, "batch 64"]) -> Float[Array, "batch 64"]:
