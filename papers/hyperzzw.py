@@ -1,4 +1,4 @@
-"""HyperZ.Z.W Operator Connects Slow-Fast Networks for Full Context Interaction.
+"""HyperZ·Z·W Operator Connects Slow-Fast Networks for Full Context Interaction.
 
 The problem. Attention sees the full context, at a quadratic cost; convolutions of large kernels see
 it too, with many parameters and weights that do not depend on the input.
@@ -60,7 +60,7 @@ from papyrax.papers import (
 
 PAPER = Paper(
     slug="hyperzzw",
-    title="HyperZ.Z.W Operator Connects Slow-Fast Networks for Full Context Interaction",
+    title="HyperZ·Z·W Operator Connects Slow-Fast Networks for Full Context Interaction",
     authors="H. Zhang",
     year=2024,
     arxiv="2401.17948",

@@ -1,5 +1,6 @@
 """Attention operators with the signature of `jax.nn.dot_product_attention`."""
 
+from .anchor import anchor_attention
 from .contextual import contextual_attention
 from .din import dice, din_attention
 from .dot_product import dot_product_attention
@@ -30,6 +31,7 @@ __all__ = [
     "LinearAttentionState",
     "MalaState",
     "Rotary",
+    "anchor_attention",
     "apply_rope",
     "attention_margins",
     "attention_svm",

@@ -39,7 +39,7 @@ def instance_standardize(
     Raises:
       ValueError: for a wrong shape, dtype or hyper-parameter.
 
-    Source: HyperZ.Z.W Operator Connects Slow-Fast Networks for Full Context Interaction,
+    Source: HyperZ·Z·W Operator Connects Slow-Fast Networks for Full Context Interaction,
     arXiv 2401.17948, instance standardization; as in hyperevolnet/Terminator
     `models/modules/fast_multi_branch.py` (an instance norm without parameters).
 
@@ -77,7 +77,7 @@ def hyper_zzw_global(
     Raises:
       ValueError: for a wrong shape or dtype.
 
-    Source: HyperZ.Z.W Operator Connects Slow-Fast Networks for Full Context Interaction,
+    Source: HyperZ·Z·W Operator Connects Slow-Fast Networks for Full Context Interaction,
     arXiv 2401.17948; compared with hyperevolnet/Terminator `models/modules/hyperzzw.py`
     (`HyperZZW_G`) and `fast_multi_branch.py`, which keep channels first.
 
@@ -117,7 +117,7 @@ def hyper_zzw_local(
     Raises:
       ValueError: for a wrong shape or dtype.
 
-    Source: HyperZ.Z.W Operator Connects Slow-Fast Networks for Full Context Interaction,
+    Source: HyperZ·Z·W Operator Connects Slow-Fast Networks for Full Context Interaction,
     arXiv 2401.17948; compared with hyperevolnet/Terminator `models/modules/local_conv.py`, which
     follows it by a channel mix, batch standardization and GELU.
 
@@ -160,7 +160,7 @@ def hyper_zzw_elementwise(x: Float[Array, "*B"], kernel: Float[Array, "*#B"]) ->
     Raises:
       ValueError: for a wrong shape or dtype.
 
-    Source: HyperZ.Z.W Operator Connects Slow-Fast Networks for Full Context Interaction,
+    Source: HyperZ·Z·W Operator Connects Slow-Fast Networks for Full Context Interaction,
     arXiv 2401.17948; as in hyperevolnet/Terminator `models/modules/hyperzzw.py` (`HyperZZW_2E`).
 
     >>> hyper_zzw_elementwise(jnp.array([1.0, -2.0]), jnp.array([3.0, 0.5])).tolist()

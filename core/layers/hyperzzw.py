@@ -38,7 +38,7 @@ class MAGNet(nnx.Module):
     Raises:
       ValueError: for sizes that do not fit, or coordinates of another shape or dtype.
 
-    Source: HyperZ.Z.W Operator Connects Slow-Fast Networks for Full Context Interaction,
+    Source: HyperZ·Z·W Operator Connects Slow-Fast Networks for Full Context Interaction,
     arXiv 2401.17948, MAGNet; compared with hyperevolnet/Terminator `models/modules/magnet.py`
     (`MAGNet_G`) and `slow_net.py` (scale of A_out): the same function, of square
     kernels.
