@@ -17,6 +17,9 @@ from .clustering import (
     normalized_mutual_information,
 )
 from .collapse import nlm_alignment, softmax_collapse
+from .factuality import (
+    green_score,
+)
 from .ranking import (
     hit_at_k,
     label_propensities,
@@ -49,6 +52,7 @@ __all__ = [
     "classwise_calibration_error",
     "clustering_accuracy",
     "expected_calibration_error",
+    "green_score",
     "hit_at_k",
     "label_propensities",
     "map_at_r",
