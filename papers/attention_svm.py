@@ -111,11 +111,13 @@ class Problem(NamedTuple):
 def draw(rng: np.random.Generator, n: int, T: int, d: int) -> Problem:
     """Unit tokens, queries and head in random directions, and random labels."""
 
-    def unit(*shape: int) -> np.ndarray:
+    def unit(*shape: int) -> Any:
         x = rng.normal(size=shape)
         return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
-    return Problem(unit(n, T, d), rng.choice([-1.0, 1.0], n), unit(n, d), unit(d))
+    tokens = unit(n, T, d)
+    labels: Any = rng.choice([-1.0, 1.0], n)
+    return Problem(tokens, labels, unit(n, d), unit(d))
 
 
 def scores(weights: Float[Array, "d d"], problem: Problem) -> Float[Array, "n T"]:

@@ -98,11 +98,11 @@ def draw(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def fill(kind: str, x: Array, guess: Array) -> Float[Array, "B 16 16 1"]:
     """The image with its hole filled by one of the three attentions."""
-    mask = np.ones((len(x), SIZE, SIZE), bool)
-    mask[:, HOLE, HOLE] = False
-    if kind != "wrong sign":
-        similarity = "cosine" if kind == "cosine" else "euclidean"
-        return contextual_attention(x, mask, guess, similarity=similarity)
+    mask = jnp.ones((len(x), SIZE, SIZE), bool).at[:, HOLE, HOLE].set(False)
+    if kind == "cosine":
+        return contextual_attention(x, mask, guess, similarity="cosine")
+    if kind == "Euclidean":
+        return contextual_attention(x, mask, guess)
     # |f + b|^2 in place of |f - b|^2: the farthest patches are taken for the nearest.
     return contextual_attention(x, mask, -guess)
 

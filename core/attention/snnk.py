@@ -175,7 +175,8 @@ def snnk_features(
     _check("inputs", inputs, projections)
     _check_frequencies(projections, frequencies=frequencies)
     check_range("damping", damping, 0)
-    modulus, angle = _exponential(*upcast(inputs, projections, frequencies), damping)
+    x, g, xi = upcast(inputs, projections, frequencies)
+    modulus, angle = _exponential(x, g, xi, damping)
     out = jnp.concatenate([modulus * jnp.cos(angle), modulus * jnp.sin(angle)], axis=-1)
     return restore(out, inputs, projections, frequencies)
 
@@ -227,7 +228,7 @@ def snnk_weights(
     check_rank("weights", weights, 2)
     _check_frequencies(projections, frequencies=frequencies, amplitudes=amplitudes, phases=phases)
     check_range("damping", damping, 0)
-    arrays = (weights, projections, frequencies, amplitudes, phases)
+    arrays: tuple[Array, ...] = (weights, projections, frequencies, amplitudes, phases)
     if bias is not None:
         check_floating(bias=bias)
         check_shape("bias", bias, (np.shape(weights)[0],), "[out], as weights")
