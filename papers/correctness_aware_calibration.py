@@ -142,7 +142,12 @@ def make_data(seed: int, draw: int) -> Data:
 
     x_test = noisy(test)
     more = rng.normal(size=x_test.shape).astype(np.float32)
-    shifted = (x_test, x_test + 0.35 * more, x_test + 0.5 * more, np.asarray(moved(x_test, (0, 1))))
+    shifted = (
+        x_test,
+        x_test + 0.35 * more,
+        x_test + 0.5 * more,
+        np.asarray(moved(jnp.asarray(x_test), (0, 1))),
+    )
     x, x_cal = noisy(train), noisy(cal)
     return Data(x, labels[train], x_cal, labels[cal], np.stack(shifted), labels[test])
 
