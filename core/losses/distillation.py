@@ -328,7 +328,7 @@ def ferkd_labels(
 
     Returns:
       `SoftLabels` of targets [..., classes] and keep [...]. Their loss is
-      `optax.softmax_cross_entropy(logits, targets, where=keep)`. No gradient reaches the teacher.
+      `keep * optax.softmax_cross_entropy(logits, targets)`. No gradient reaches the teacher.
 
     Raises:
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
