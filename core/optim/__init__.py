@@ -15,6 +15,7 @@ from .saf import SafState, mesa_loss, saf_init, saf_loss, trajectory_loss
 from .sharpness import sam, scale_by_sam
 from .sophia import SophiaState, scale_by_sophia, sophia_g, sophia_h
 from .tram import scale_by_tram, tram, tram_distance
+from .udim import udim_inconsistency, udim_perturb
 
 __all__ = [
     "AdahessianState",
@@ -46,5 +47,7 @@ __all__ = [
     "trajectory_loss",
     "tram",
     "tram_distance",
+    "udim_inconsistency",
+    "udim_perturb",
     "wants_curvature",
 ]
