@@ -23,7 +23,10 @@ _CLIP = 1e-4
 
 
 def _clipped_softmax(logits: Float[Array, "... classes"]) -> Float[Array, "... classes"]:
-    return jnp.clip(jax.nn.softmax(logits, -1), _CLIP, 1 - _CLIP)
+    p = jax.nn.softmax(logits, -1)
+    # What is clipped is a constant; said so, its derivative costs nothing.
+    inside = (p > _CLIP) & (p < 1 - _CLIP)
+    return jnp.where(inside, p, jax.lax.stop_gradient(jnp.clip(p, _CLIP, 1 - _CLIP)))
 
 
 def elr_regularizer(
