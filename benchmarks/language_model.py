@@ -100,7 +100,8 @@ def train(attention: Any, batches: Iterable[Any], **model: int) -> tuple[list[fl
         losses.append(float(loss))
     assert program is not None
     seconds = (time.perf_counter() - start) / len(losses)
-    return losses, seconds, program.memory_analysis().temp_size_in_bytes / 2**20
+    memory: Any = program.memory_analysis()
+    return losses, seconds, memory.temp_size_in_bytes / 2**20
 
 
 def batches(steps: int, batch: int, length: int) -> list[jax.Array]:

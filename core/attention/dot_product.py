@@ -44,7 +44,20 @@ def _pairwise(x: Any, groups: tuple[int, int]) -> Any:
     return x.reshape(x.shape[0], *heads, *x.shape[2:])
 
 
-def _lengths(name: str, x: Any, batch: int) -> Any:
+def lengths(name: str, x: Any, batch: int) -> Any:
+    """Check lengths of sequences.
+
+    Args:
+      name: of the argument.
+      x: [batch] integers, or None.
+      batch: examples.
+
+    Returns:
+      int32 [batch], or None.
+
+    Raises:
+      ValueError: naming the argument.
+    """
     if x is None:
         return None
     check_integer(**{name: x})
@@ -262,8 +275,8 @@ def dot_product_attention(
     )
     masks = masks._replace(
         mask=None if mask is None else _pairwise(mask, (key_heads, group)),
-        query_lengths=_lengths("query_seq_lengths", query_seq_lengths, batch),
-        key_lengths=_lengths("key_value_seq_lengths", key_value_seq_lengths, batch),
+        query_lengths=lengths("query_seq_lengths", query_seq_lengths, batch),
+        key_lengths=lengths("key_value_seq_lengths", key_value_seq_lengths, batch),
     )
     if dropout_rate:
         bits = jax.random.bits(dropout_rng, (2,))

@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from ..kernels.flash_attention import ring
-from .dot_product import Window, prepare, results
+from .dot_product import Window, lengths, prepare, results
 
 
 def ring_attention(
@@ -17,6 +17,8 @@ def ring_attention(
     axis_name: str,
     scale: float | Float[Array, ""] | None = None,
     is_causal: bool = False,
+    query_seq_lengths: Int[Array, "B"] | None = None,
+    key_value_seq_lengths: Int[Array, "B"] | None = None,
     local_window_size: Window | None = None,
     query_segment_ids: Int[Array, "B T"] | None = None,
     key_value_segment_ids: Int[Array, "B S"] | None = None,
@@ -43,6 +45,8 @@ def ring_attention(
       scale: as in `dot_product_attention`, and so are the others; positions count along the whole
         sequence.
       is_causal: query i of the sequence sees the keys 0 to i.
+      query_seq_lengths: [batch], of the whole sequences; later queries yield zeros.
+      key_value_seq_lengths: [batch], of the whole sequences; later keys are hidden.
       local_window_size: (left, right), how far a query sees to each side.
       query_segment_ids: this device's shard [batch, queries].
       key_value_segment_ids: this device's shard [batch, keys].
@@ -84,6 +88,11 @@ def ring_attention(
         sinks=sinks,
         implementation=implementation,
         precision=precision,
+    )
+    batch = x.query.shape[0]
+    masks = masks._replace(
+        query_lengths=lengths("query_seq_lengths", query_seq_lengths, batch),
+        key_lengths=lengths("key_value_seq_lengths", key_value_seq_lengths, batch),
     )
     out, lse = results(ring(x, masks, config, axis_name), sinks)
     return (out, lse) if return_lse else out

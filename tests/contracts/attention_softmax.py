@@ -103,6 +103,8 @@ CASES = [
             Bad("key", {"key": np.ones((2, 6, 3, 4))}),
             Bad("value", {"value": np.ones((2, 4, 2, 3))}),
             Bad("scale", {"scale": np.ones(3)}),
+            Bad("query_seq_lengths", {"query_seq_lengths": np.ones(3, np.int32)}),
+            Bad("key_value_seq_lengths", {"key_value_seq_lengths": np.ones(2)}),
             Bad("local_window_size", {"local_window_size": -1}),
             Bad("logits_soft_cap", {"logits_soft_cap": 0.0}),
             Bad("sinks", {"sinks": np.ones(3)}),

@@ -89,13 +89,26 @@ def _travel(
             here - n.astype(here.dtype) + devices, jnp.asarray(devices, here.dtype)
         )
         offset = (here * queries - source * keys).astype(jnp.int32)
-        seen = masks._replace(key_segments=segments, offset=offset)
+        seen = _local(masks, here * queries, source * keys)
+        seen = seen._replace(key_segments=segments, offset=offset)
         cargo, stays = step(cargo, stays, seen)
         cargo, segments = jax.tree.map(lambda a: jax.lax.ppermute(a, axis, ring), (cargo, segments))
         return cargo, segments, stays
 
     cargo, _, stays = jax.lax.fori_loop(0, devices, body, (cargo, segments, stays))
     return cargo, stays
+
+
+def _local(masks: Masks, first_query: Any, first_key: Any) -> Masks:
+    """Lengths of whole sequences as lengths of shards that begin there."""
+
+    def after(lengths: Any, first: Any) -> Any:
+        return None if lengths is None else lengths - jnp.asarray(first, lengths.dtype)
+
+    return masks._replace(
+        query_lengths=after(masks.query_lengths, first_query),
+        key_lengths=after(masks.key_lengths, first_key),
+    )
 
 
 def _add(a: Any, b: Any) -> Any:
@@ -201,9 +214,9 @@ def _ring_reference(x: Inputs, masks: Masks, *, config: Config, axis: str) -> Ou
     """All keys gathered on every device."""
     gather = functools.partial(jax.lax.all_gather, axis_name=axis, tiled=True)
     segments = masks.key_segments
-    whole = masks._replace(
-        key_segments=None if segments is None else gather(segments, axis=1),
-        offset=(jax.lax.axis_index(axis) * x.query.shape[3]).astype(jnp.int32),
+    first = (jax.lax.axis_index(axis) * x.query.shape[3]).astype(jnp.int32)
+    whole = _local(masks, first, 0)._replace(
+        key_segments=None if segments is None else gather(segments, axis=1), offset=first
     )
     keys = x._replace(key=gather(x.key, axis=2), value=gather(x.value, axis=2))
     return reference.forward(keys, whole, config=config)
@@ -226,7 +239,7 @@ def ring(x: Inputs, masks: Masks, config: Config, axis: str) -> Output:
 
     Args:
       x: the device's shard of queries, keys and values, in order along the axis; without bias.
-      masks: of the shard; segments only.
+      masks: of the shard: segments, and lengths of the whole sequences.
       config: hyper-parameters.
       axis: the name of the mesh axis, as inside `jax.shard_map`.
 

@@ -8,7 +8,15 @@ from jax.sharding import Mesh, PartitionSpec
 
 from papyrax.attention import dot_product_attention, ring_attention
 
+# Programs are compiled to run once.
+FAST = {"xla_backend_optimization_level": 0}
 SEGMENTS = np.repeat([[0, 1, 1, 2], [0, 0, 3, 3]], 10, axis=1).astype(np.int32)
+
+LENGTHS = {
+    "query_seq_lengths": np.asarray([40, 23], np.int32),
+    "key_value_seq_lengths": np.asarray([7, 31], np.int32),
+    "is_causal": True,
+}
 
 
 def draw(seed, batch=2, tokens=40):
@@ -55,7 +63,7 @@ def everything(attend, segments):
         dot = lambda x: sum(jnp.vdot(a, b) for a, b in zip(grad(x), t))  # noqa: E731
         return attend(*x, segments)[0], jax.jvp(loss, (x,), (t,)), hvp, jax.grad(dot)(x)
 
-    return jax.jit(run)
+    return jax.jit(run, compiler_options=FAST)
 
 
 MESHES = {
@@ -70,12 +78,12 @@ MESHES = {
 @pytest.mark.parametrize(
     ("mesh", "check_vma", "options", "segments"),
     [
-        ("eight", True, {}, None),
         ("eight", False, {"is_causal": True}, None),
         ("two by four", True, {"is_causal": True, "local_window_size": 7}, None),
         ("two by four", True, {"logits_soft_cap": 2.0}, SEGMENTS),
+        ("eight", True, LENGTHS, None),
     ],
-    ids=["plain", "causal", "window", "segments"],
+    ids=["causal", "window", "segments", "lengths"],
 )
 def test_agrees_with_one_device(mesh, check_vma, options, segments):
     with jax.enable_x64(True):
