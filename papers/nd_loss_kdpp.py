@@ -15,7 +15,8 @@ What is measured here. Digits: a teacher trained on 900, a student on 100 of the
 cross-entropy, with KD and with KD plus the ND loss. The claims: the features come closer to the
 class means' directions and grow longer, and accuracy is no less than that of KD and more than that
 of cross-entropy. That the ND loss raises accuracy over KD is not claimed: at this scale both are
-equal, and the ND loss without KD is no better than cross-entropy alone.
+equal. The weight was chosen on eight other seeds, where 1 costs 0.1 points of accuracy against KD
+and 2, the authors' for ResNets on CIFAR-100, 0.3; with 2 it was 0.9 points on the seeds 0 to 2.
 """
 
 import functools
@@ -67,7 +68,7 @@ PAPER = Paper(
         ),
         setup=(
             "Digits; teacher MLP 64-256-256-64-10 trained on 900, student 64-32-64-10 on 100; "
-            "600 steps of Adam 2e-3 in batches of 50; KD at temperature 4, ND with weight 2."
+            "600 steps of Adam 2e-3 in batches of 50; KD at temperature 4, ND with weight 1."
         ),
         accept=(
             "Means over the seeds: cosine of features and class mean >= KD + 0.15, length of "
@@ -80,7 +81,7 @@ PAPER = Paper(
 )
 
 TEACHER, STUDENT = (64, 256, 256, 64, 10), (64, 32, 64, 10)
-STEPS, ND_WEIGHT = 600, 2.0
+STEPS, ND_WEIGHT = 600, 1.0
 # Weights of KD and ND of the three ways to train.
 WAYS = {"KD++": (1.0, ND_WEIGHT), "KD": (1.0, 0.0), "cross-entropy": (0.0, 0.0)}
 
