@@ -173,7 +173,8 @@ def accuracy(data: Any, key: Array, *, method: str, epochs: int) -> Float[Array,
 
         return jax.lax.scan(ten, start(first), jnp.arange(10))[1]
 
-    return jax.vmap(one)(*data, jax.random.split(key, SPLITS)).mean(0)
+    x, y, x_test, y_test = data
+    return jax.vmap(one)(x, y, x_test, y_test, jax.random.split(key, SPLITS)).mean(0)
 
 
 def operations(method: str) -> float:
@@ -182,7 +183,7 @@ def operations(method: str) -> float:
     start, step = make_step(method, x, y)
     carry = jax.eval_shape(start, jax.random.key(0))
     now = jax.ShapeDtypeStruct((BATCH,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
-    analysis = jax.jit(step).lower(carry, now).compile().cost_analysis()
+    analysis: Any = jax.jit(step).lower(carry, now).compile().cost_analysis()
     return float(analysis["flops"])
 
 

@@ -100,9 +100,8 @@ Domain = tuple[Any, Any]
 def blur(x: np.ndarray) -> np.ndarray:
     """The mean of each pixel and its neighbours."""
     wide = np.pad(x.reshape(-1, 8, 8), ((0, 0), (1, 1), (1, 1)), mode="edge")
-    return (
-        sum(wide[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)).reshape(-1, 64) / 9
-    )
+    near = [wide[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+    return np.mean(near, axis=0).reshape(-1, 64)
 
 
 def make_data(seed: int) -> dict[str, Domain]:
