@@ -120,7 +120,8 @@ def elr_loss(
       momentum: `m` (beta): 0.7 for CIFAR-10, 0.9 for CIFAR-100.
 
     Returns:
-      One loss an example [batch], and the state with their new targets.
+      One loss an example [batch], and the state with their new targets. Donate the old state to the
+      jitted step, or the whole table is copied for the sake of a batch.
 
     Raises:
       ValueError: if the shapes do not fit, a dtype is wrong or a hyper-parameter out of range.
