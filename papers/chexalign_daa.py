@@ -16,8 +16,9 @@ prompts a policy draws a number of statements and, for each, one of twelve findi
 are four. Fine-tuned on noisy references, it is then tuned on pairs that GREEN chose. The judge's
 score and the length of new reports, with DPO and R-DPO; the other algorithms, KTO on both halves of
 the pairs, are in the notes of the result. What a statement costs decides how much R-DPO shortens
-(tried on other seeds): at 8 tokens it takes back a quarter of the increase, at 12 two fifths and,
-with it, more than a tenth of the judge's score.
+(tried on other seeds): at 8 tokens it takes back a quarter of the increase, at 10 a third, at 12
+two fifths and, with it, more than a tenth of the judge's score. On the seeds 0 to 2 ten tokens take
+back 29%, just short of the 30% that were asked for.
 """
 
 import functools
