@@ -19,7 +19,7 @@ predictions that start far off are never called back by a loss that forgives out
 """
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +115,7 @@ def train(key: Array, x: Array, y: Array, way: str, steps: int) -> Float[Array, 
         code, guess = network(params, x[index])
         if way == "squared error":
             return jnp.mean(jnp.square(guess - y[index]))
+        kind: Literal["sum_of_squares", "square_of_sum"]
         kind = "sum_of_squares" if way == "CS-IB" else "square_of_sum"
         return cs_information_bottleneck_loss(x[index], y[index], guess, code, normalization=kind)
 

@@ -44,7 +44,7 @@ def interpolated_bag_loss(
     predictions: Bags,
     responses: Float[Array, "..."],
     *,
-    instance_weight: float = 0.5,
+    instance_weight: float | Float[Array, ""] = 0.5,
     where: Members = None,
 ) -> Float[Array, "..."]:
     """Between the bag-level and the instance-level loss: the former, and a share of the variance.
