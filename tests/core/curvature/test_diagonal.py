@@ -310,6 +310,7 @@ def test_pmap_and_named_vmap():
     x, y = X.reshape(8, 2, 4), Y.reshape(8, 2)
     for mapper in (jax.pmap, jax.vmap):
         mapped = mapper(lambda p, x, y: f(p, x, y, key=KEY), axis_name="data", in_axes=(None, 0, 0))
+        mapped = mapped if mapper is jax.pmap else jax.jit(mapped)
         got = jax.tree.map(lambda a: a[3], mapped(PARAMS, x, y))
         assert_same((got[0], got[1], got[2].diag), (want[0], want[1], want[2].diag))
 
