@@ -67,17 +67,19 @@ def log_sum_exp(
     keepdims: bool = False,
 ) -> Float[Array, "..."]:
     """`log sum exp` over the entries that are there; over none, minus infinity of gradient zero."""
-    mask = jnp.ones_like(values, bool) if where is None else where
-    lowest = jnp.finfo(values.dtype).min
-    top = jnp.max(jnp.where(mask, values, lowest), axis=axis, keepdims=True, initial=lowest)
-    top = jax.lax.stop_gradient(top)
-    # Shifted inside the first `where`, so that no derivative is ever formed at an absent entry.
-    total = jnp.sum(
-        jnp.where(mask, jnp.exp(jnp.where(mask, values - top, 0)), 0), axis=axis, keepdims=True
-    )
-    present = total > 0
-    out = jnp.where(present, top + jnp.log(jnp.where(present, total, 1)), -jnp.inf)
+    top, total = shifted_sum(values, where, axis)
+    out = jnp.where(total > 0, top + jnp.log(jnp.where(total > 0, total, 1)), -jnp.inf)
     return out if keepdims else jnp.squeeze(out, axis)
+
+
+def shifted_sum(
+    values: Float[Array, "..."], where: Bool[Array, "..."] | None = None, axis: int = -1
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Largest entry, without gradient, and `sum exp(value - largest)`, with the axis kept."""
+    there = values if where is None else jnp.where(where, values, -jnp.inf)
+    top = jax.lax.stop_gradient(jnp.max(there, axis=axis, keepdims=True, initial=-jnp.inf))
+    top = jnp.where(top == -jnp.inf, 0, top)
+    return top, jnp.sum(jnp.exp(there - top), axis=axis, keepdims=True)
 
 
 def others_log_odds(
@@ -94,7 +96,10 @@ def others_log_odds(
     others = ~is_label(labels, scores.shape[-1])
     if where is not None:
         others &= where
-    return log_sum_exp(scores - pick(scores, labels)[..., None], others)
+    top, total = (x[..., 0] for x in shifted_sum(scores, others))
+    # The difference first: next to large scores the logarithm would lose its digits.
+    odds = (top - pick(scores, labels)) + jnp.log(jnp.where(total > 0, total, 1))
+    return jnp.where(total > 0, odds, -jnp.inf)
 
 
 def softplus(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -234,11 +234,10 @@ def brier_loss(
     check_labels(logits, labels)
     mask, labels = class_mask(where, logits), jnp.asarray(labels)
     z = upcast(logits)
-    everyone = jnp.ones_like(z, bool) if mask is None else mask
     # A row without any class shows no probability, and no derivative either.
-    total = log_sum_exp(z, everyone, keepdims=True)
+    total = log_sum_exp(z, mask, keepdims=True)
     total = jnp.where(total > -jnp.inf, total, 0)
-    p = jnp.where(everyone, jnp.exp(jnp.where(everyone, z - total, 0)), 0)
+    p = jnp.exp((z if mask is None else jnp.where(mask, z, -jnp.inf)) - total)
     wrong, _ = _wrong_probability(others_log_odds(z, labels, mask))
     others = jnp.where(is_label(labels, z.shape[-1]), 0, p)
     loss = jnp.square(wrong) + jnp.sum(jnp.square(others), -1)
