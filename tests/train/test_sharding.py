@@ -132,16 +132,15 @@ def compare(a, b, rtol=2e-5):
 
 @pytest.mark.parametrize(
     ("model", "mesh"),
-    [(m, mesh) for m in ("mlp", "vit") for mesh in ("8x1", "1x8", "4x2")]
-    + [("resnet", "8x1"), ("lm", "4x2")],
+    [(m, mesh) for m in ("mlp", "vit") for mesh in ("1x8", "4x2")]
+    + [("mlp", "8x1"), ("resnet", "8x1"), ("lm", "4x2")],
 )
 def test_every_mesh_trains_as_one_device(model, mesh):
     compare(run(model, mesh), run(model, "1x1"))
 
 
-@pytest.mark.parametrize("mesh", ["8x1", "4x2"])
-def test_microbatches_on_a_mesh_train_as_one_batch_on_one_device(mesh):
-    compare(run("vit", mesh, 4), run("vit", "1x1"))
+def test_microbatches_on_a_mesh_train_as_one_batch_on_one_device():
+    compare(run("vit", "4x2", 4), run("vit", "1x1"))
 
 
 def test_arrays_are_where_the_rules_say():

@@ -113,7 +113,7 @@ def test_negative_curvature_is_no_obstacle():
 
     start = np.linspace(0.01, 0.3, SIZE)
     x, values, _, _ = run(30, None, saddle, start)
-    assert np.all(np.diff(values) <= 0)
+    assert np.all(np.diff(values) <= 1e-14)  # the last steps move nothing but rounding
     np.testing.assert_allclose(np.abs(x[-1]), 1, rtol=1e-6)
 
 
