@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from papyrax.layers import SelfAttention
 from papyrax.train.models import LM, MLP, ResNet, ViT
-from papyrax.train.models.transformer import SelfAttention
 
 IMAGE = (8, 8, 1)
 MAKE = {
@@ -173,7 +173,15 @@ def test_attention_is_an_argument(name, operator):
 def test_grouped_queries_share_their_keys():
     operator = jax.nn.dot_product_attention
     layer = nnx.jit(
-        lambda: SelfAttention(16, 4, key_heads=2, attention=operator, rngs=nnx.Rngs(0))
+        lambda: SelfAttention(
+            16,
+            4,
+            key_heads=2,
+            attention_fn=operator,
+            causal=False,
+            positions="none",
+            rngs=nnx.Rngs(0),
+        )
     )()
     assert layer.key.kernel.shape == (16, 2, 4)
     x = jax.random.normal(jax.random.key(0), (2, 5, 16))

@@ -8,74 +8,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from papyrax.attention.rope import apply_rope, rope_1d
+from papyrax.layers import SelfAttention
 from papyrax.numerics import check
 from papyrax.train.models.shared import check_image, dropout, split_keys
-from papyrax.train.parts import parameters
 
 Attention = Callable[..., Any]
-
-
-class SelfAttention(nnx.Module):
-    """Projections around an attention operator.
-
-    Args:
-      width: features of a token.
-      heads: query heads.
-      key_heads: key and value heads; those of the queries by default.
-      attention: operator with the signature of `jax.nn.dot_product_attention`. One that takes
-        `rope` is given the angles; for the others queries and keys are turned beforehand.
-      causal: whether a token sees only those before it.
-      rope: whether positions enter by rotation.
-      out_scale: factor of the output projection's initial size.
-      dtype: dtype of the computation.
-      rngs: draws the parameters.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        *,
-        key_heads: int | None = None,
-        attention: Attention,
-        causal: bool = False,
-        rope: bool = False,
-        out_scale: float = 1.0,
-        dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ) -> None:
-        check(width % heads == 0, "heads", f"got {heads}, takes a divisor of the width, {width}")
-        key_heads = heads if key_heads is None else key_heads
-        check(
-            heads % key_heads == 0,
-            "key_heads",
-            f"got {key_heads}, takes a divisor of {heads} heads",
-        )
-        self.dim = width // heads
-        common: dict[str, Any] = {"use_bias": False, "dtype": dtype, "rngs": rngs}
-        self.query = nnx.LinearGeneral(width, (heads, self.dim), **common)
-        self.key = nnx.LinearGeneral(width, (key_heads, self.dim), **common)
-        self.value = nnx.LinearGeneral(width, (key_heads, self.dim), **common)
-        self.out = nnx.LinearGeneral(
-            (heads, self.dim), width, axis=(-2, -1), kernel_init=_scaled(out_scale), **common
-        )
-        self.attention = attention
-        self.rope = rope
-        self.takes_rope = "rope" in parameters(attention)
-        self.arguments = {"is_causal": True} if causal else {}
-
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """Tokens [batch, length, width] that have seen each other."""
-        query, key, value = self.query(x), self.key(x), self.value(x)
-        arguments: dict[str, Any] = dict(self.arguments)
-        if self.rope:
-            rotary = rope_1d(jnp.arange(x.shape[1]), self.dim)
-            if self.takes_rope:
-                arguments["rope"] = rotary
-            else:
-                query, key = apply_rope(query, rotary), apply_rope(key, rotary)
-        return self.out(self.attention(query, key, value, **arguments))
 
 
 def _scaled(scale: float) -> Any:
@@ -226,7 +163,9 @@ class ViT(nnx.Module):
             dropout=dropout,
             scan=scan,
             remat=remat,
-            attention=attention,
+            attention_fn=attention,
+            causal=False,
+            positions="none",
             dtype=dtype,
             rngs=rngs,
         )
@@ -300,9 +239,9 @@ class LM(nnx.Module):
             dropout=dropout,
             scan=scan,
             remat=remat,
-            attention=attention,
+            attention_fn=attention,
             causal=True,
-            rope=positions == "rope",
+            positions="rope" if positions == "rope" else "none",
             dtype=dtype,
             rngs=rngs,
         )
