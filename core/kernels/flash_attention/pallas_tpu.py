@@ -23,7 +23,7 @@ from jax.experimental.pallas import tpu as pltpu
 from ..op import local_struct
 from . import grid
 from .operands import Config, Inputs, Masks, in_span, kept, logits_dtype
-from .passes import OUT, PAIR, QUERY, ROW, Lazy, Pass, Tiles, sums_by_shared_axes
+from .passes import OUT, PAIR, QUERY, ROW, Lazy, Pass, PassKernel, Tiles, run_kernels
 
 VMEM_BUDGET = 14 * 2**20  # of the 16 MiB that a kernel may use by default on the smallest chips
 
@@ -172,17 +172,7 @@ def _blocks(work: Pass, names: list[str], size: dict[str, int], config: Config) 
     return length
 
 
-@dataclasses.dataclass(frozen=True)
-class _Kernel:
-    """The kernel of the sums `names` of a pass, which run over the axes `shared`."""
-
-    work: Pass
-    names: list[str]
-    shared: str
-    masks: Masks
-    config: Config
-    size: dict[str, int]
-    acc: Any
+class _Kernel(PassKernel):
     algebra: _Algebra
 
     @functools.cached_property
@@ -355,12 +345,4 @@ def run(
     work: Pass, x: Inputs, masks: Masks, config: Config, platform: str, interpret: bool = False
 ) -> Tiles:
     """Run the kernels of a pass and return its results."""
-    b, k, g, t, _ = x.query.shape
-    size = {"b": b, "k": k, "g": g, "t": t, "s": x.key.shape[2]}
-    acc = logits_dtype(x)
-    algebra = _Algebra(x.query.dtype, acc, config.precision)
-    results: Tiles = {}
-    for shared, names in sums_by_shared_axes(work, size).items():
-        kernel = _Kernel(work, names, shared, masks, config, size, acc, algebra)
-        results |= kernel.call(interpret)
-    return {name: results[name] for name in work.results}
+    return run_kernels(_Kernel, _Algebra, work, x, masks, config, interpret)

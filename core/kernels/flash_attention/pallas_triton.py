@@ -5,7 +5,6 @@ what is not used is removed by XLA. A program of the grid makes one tile of resu
 the tiles of logits that add to it, with the sums in registers.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from ..op import local_struct
 from .operands import Config, Inputs, Masks, in_span, kept, logits_dtype
-from .passes import PAIR, ROW, Lazy, Pass, Sum, Tiles, sums_by_shared_axes
+from .passes import PAIR, ROW, Lazy, Pass, PassKernel, Sum, Tiles, run_kernels
 
 PLATFORMS = ("cuda", "rocm")
 
@@ -78,17 +77,7 @@ def _padded(axes: str, shape: tuple[int, ...], length: dict[str, int]) -> tuple[
     return tuple(fill(a, n) for a, n in zip(axes, shape))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Kernel:
-    """The kernel of the sums `names` of a pass, which run over the axes `shared`."""
-
-    work: Pass
-    names: list[str]
-    shared: str
-    masks: Masks
-    config: Config
-    size: dict[str, int]
-    acc: Any
+class _Kernel(PassKernel):
     algebra: _Algebra
 
     @functools.cached_property
@@ -314,12 +303,4 @@ def run(
     work: Pass, x: Inputs, masks: Masks, config: Config, platform: str, interpret: bool = False
 ) -> Tiles:
     """Run the kernels of a pass and return its results."""
-    b, k, g, t, _ = x.query.shape
-    size = {"b": b, "k": k, "g": g, "t": t, "s": x.key.shape[2]}
-    acc = logits_dtype(x)
-    algebra = _Algebra(x.query.dtype, acc, config.precision)
-    results: Tiles = {}
-    for shared, names in sums_by_shared_axes(work, size).items():
-        kernel = _Kernel(work, names, shared, masks, config, size, acc, algebra)
-        results |= kernel.call(interpret)
-    return {name: results[name] for name in work.results}
+    return run_kernels(_Kernel, _Algebra, work, x, masks, config, interpret)

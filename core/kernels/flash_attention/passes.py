@@ -6,6 +6,7 @@ named by their axes, as in einsum: "b" batch, "k" key heads, "g" group, "t" quer
 and "e" features. An axis of length one is shared by all tiles. The formulas are in `formulas.py`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import jax.numpy as jnp
 
 from . import formulas
-from .operands import Config, Inputs, Output, logits_dtype
+from .operands import Config, Inputs, Masks, Output, logits_dtype
 
 QUERY, KEY, VALUE, OUT = "bkgth", "bksh", "bkse", "bkgte"
 ROW, PAIR = "bkgt", "bkgts"
@@ -101,6 +102,41 @@ def sums_by_shared_axes(work: Pass, size: dict[str, int]) -> dict[str, list[str]
         shared = [a for a in "bkgts" if a not in length or (length[a] == 1 and size[a] > 1)]
         groups.setdefault("".join(shared), []).append(name)
     return groups
+
+
+@dataclasses.dataclass(frozen=True)
+class PassKernel:
+    """The sums `names` of a pass, which run over the axes `shared`, as a kernel of a backend."""
+
+    work: Pass
+    names: list[str]
+    shared: str
+    masks: Masks
+    config: Config
+    size: dict[str, int]
+    acc: Any
+    algebra: Any
+
+
+def run_kernels(
+    kernel: Callable[..., Any],
+    algebra: Callable[..., Any],
+    work: Pass,
+    x: Inputs,
+    masks: Masks,
+    config: Config,
+    interpret: bool,
+) -> Tiles:
+    """Run a backend's kernels of a pass, one for the sums over the same axes."""
+    b, k, g, t, _ = x.query.shape
+    size = {"b": b, "k": k, "g": g, "t": t, "s": x.key.shape[2]}
+    acc = logits_dtype(x)
+    tiles = algebra(x.query.dtype, acc, config.precision)
+    results: Tiles = {}
+    for shared, names in sums_by_shared_axes(work, size).items():
+        one = kernel(work, names, shared, masks, config, size, acc, tiles)
+        results |= one.call(interpret)
+    return {name: results[name] for name in work.results}
 
 
 def _inputs(x: Inputs, suffix: str = "") -> dict[str, tuple[Any, str]]:
