@@ -44,6 +44,16 @@ def ascent(
     return jax.tree.map(step, weighted, params if adaptive else weighted, gradients)
 
 
+def gradient_uphill(
+    oracle: LocalOracle, gradients: Any, params: Any, radius: Any, *, adaptive: bool, eta: Any
+) -> Any:
+    """The gradient after the step of `ascent`, in the dtypes of the gradients before it."""
+    check(not adaptive or params is not None, "params", "got None, takes the parameters")
+    step = ascent(gradients, params, radius, adaptive=adaptive, eta=eta)
+    _, after = oracle.value_and_grad(step)
+    return jax.tree.map(lambda a, g: a.astype(jnp.result_type(g)), after, gradients)
+
+
 def scale_by_sam(
     rho: Any = 0.05, *, adaptive: bool = False, eta: Any = 0.01
 ) -> optax.GradientTransformationExtraArgs:
@@ -104,10 +114,7 @@ def scale_by_sam(
     ) -> tuple[Any, optax.EmptyState]:
         del extra_args  # they are for other transformations
         there = resolve_oracle(oracle, obj_fn, params)
-        check(not adaptive or params is not None, "params", "got None, takes the parameters")
-        step = ascent(updates, params, rho, adaptive=adaptive, eta=eta)
-        _, grads = there.value_and_grad(step)
-        return jax.tree.map(lambda g, u: g.astype(jnp.result_type(u)), grads, updates), state
+        return gradient_uphill(there, updates, params, rho, adaptive=adaptive, eta=eta), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ..numerics import check, check_floating, check_range, check_rank, check_shape
 from .gns_newton import LocalOracle, resolve_oracle
-from .sharpness import ascent, log_ratio_kl
+from .sharpness import gradient_uphill, log_ratio_kl
 
 Kind = Literal["forward", "reverse", "symmetric"]
 
@@ -120,11 +120,8 @@ def scale_by_tram(
         del extra_args  # they are for other transformations
         check(radius is not None and jnp.ndim(radius) == 0, "radius", "takes a distance []")
         there = resolve_oracle(oracle, obj_fn, params)
-        check(not adaptive or params is not None, "params", "got None, takes the parameters")
         length = scale * jax.lax.stop_gradient(radius)
-        step = ascent(updates, params, length, adaptive=adaptive, eta=eta)
-        _, grads = there.value_and_grad(step)
-        return jax.tree.map(lambda g, u: g.astype(jnp.result_type(u)), grads, updates), state
+        return gradient_uphill(there, updates, params, length, adaptive=adaptive, eta=eta), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
