@@ -89,6 +89,9 @@ from .label_dro import (
 from .landmarks import (
     landmark_distillation_loss,
 )
+from .linear_softmax import (
+    linear_softmax_cross_entropy,
+)
 from .loss_ensemble import (
     ensloss,
 )
@@ -256,6 +259,7 @@ __all__ = [
     "ldr_kl",
     "learning_slowdown",
     "lifted_structure_loss",
+    "linear_softmax_cross_entropy",
     "log_stablemax",
     "logit_adjusted_cross_entropy",
     "madacos",
