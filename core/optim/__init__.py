@@ -1,6 +1,7 @@
 """Optax transformations: `scale_by_x`, the rule alone, beside `x`, ready to use."""
 
 from .adahessian import AdahessianState, adahessian, scale_by_adahessian
+from .clipping import coordinate_clip
 from .curvature import CurvaturePlan, curvature_plan, wants_curvature
 from .gns_newton import (
     GnsNewtonState,
@@ -26,6 +27,7 @@ __all__ = [
     "SafState",
     "SophiaState",
     "adahessian",
+    "coordinate_clip",
     "curvature_plan",
     "gns_newton",
     "local_oracle",
