@@ -11,6 +11,14 @@ from .gns_newton import (
     scale_by_gns_newton,
 )
 from .m_fac import MFacState, m_fac, scale_by_m_fac
+from .online import (
+    MirrorMap,
+    OptimisticOmdState,
+    entropic_mirror,
+    euclidean_mirror,
+    optimistic_omd,
+    optimistic_omd_strongly_convex,
+)
 from .perpgrad import perpgrad, scale_by_perpgrad
 from .saf import SafState, mesa_loss, saf_init, saf_loss, trajectory_loss
 from .sharpness import sam, scale_by_sam
@@ -24,15 +32,21 @@ __all__ = [
     "GnsNewtonState",
     "LocalOracle",
     "MFacState",
+    "MirrorMap",
+    "OptimisticOmdState",
     "SafState",
     "SophiaState",
     "adahessian",
     "coordinate_clip",
     "curvature_plan",
+    "entropic_mirror",
+    "euclidean_mirror",
     "gns_newton",
     "local_oracle",
     "m_fac",
     "mesa_loss",
+    "optimistic_omd",
+    "optimistic_omd_strongly_convex",
     "perpgrad",
     "saf_init",
     "saf_loss",
