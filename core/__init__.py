@@ -9,6 +9,7 @@ The rooms are imported when they are first used, so `import papyrax` costs nothi
 - `papyrax.kernels`: Pallas kernels and their plain references.
 - `papyrax.layers`: flax.nnx modules.
 - `papyrax.metrics`: evaluation measures.
+- `papyrax.data`: which examples come together in a batch.
 - `papyrax.numerics`: safe arithmetic and argument checks that the rooms share.
 - `papyrax.papers`: one module a paper, with its claim and how it is measured.
 - `papyrax.train`: the training engine and the command line.
@@ -18,13 +19,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import attention, curvature, kernels, layers, losses, metrics, numerics, optim
+    from . import attention, curvature, data, kernels, layers, losses, metrics, numerics, optim
 
 __version__ = "0.1.0"
 
 _ROOMS = (
     "attention",
     "curvature",
+    "data",
     "kernels",
     "layers",
     "losses",
@@ -39,6 +41,7 @@ __all__ = [
     "__version__",
     "attention",
     "curvature",
+    "data",
     "kernels",
     "layers",
     "losses",

@@ -96,7 +96,7 @@ def test_import_papyrax_pulls_in_nothing():
 
 
 def test_rooms_pull_in_no_data_or_plotting_library():
-    rooms = "attention, curvature, kernels, layers, losses, metrics, numerics, optim"
+    rooms = "attention, curvature, data, kernels, layers, losses, metrics, numerics, optim"
     new = imported_by(f"from papyrax import {rooms}") - imported_by("import jax, optax, flax.nnx")
     assert not new.intersection(HEAVY)
 
@@ -110,6 +110,7 @@ def test_rooms_pull_in_no_data_or_plotting_library():
         ("kernels", set()),
         ("curvature", set()),
         ("metrics", set()),
+        ("data", set()),
         ("optim", {"optax"}),
     ],
 )
@@ -123,7 +124,7 @@ def test_importing_compiles_nothing():
         "import jax, logging, sys\n"
         "jax.config.update('jax_log_compiles', True)\n"
         "logging.basicConfig(stream=sys.stdout)\n"
-        "from papyrax import attention, curvature, kernels, layers, losses, metrics, optim\n"
+        "from papyrax import attention, curvature, data, kernels, layers, losses, metrics, optim\n"
         "print('backends', len(jax._src.xla_bridge._backends))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

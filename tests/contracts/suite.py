@@ -15,7 +15,17 @@ import contracts
 import papyrax
 from contracts.case import Arrays, Case, OptimizerCase
 
-ROOMS = ("attention", "curvature", "kernels", "layers", "losses", "metrics", "numerics", "optim")
+ROOMS = (
+    "attention",
+    "curvature",
+    "data",
+    "kernels",
+    "layers",
+    "losses",
+    "metrics",
+    "numerics",
+    "optim",
+)
 
 
 @functools.cache

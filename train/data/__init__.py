@@ -11,7 +11,8 @@ before `load` is called.
 
 from papyrax.train.data.pipeline import Pipeline, load
 from papyrax.train.data.prepare import EMBEDDED
+from papyrax.train.data.sampled import sampled
 from papyrax.train.data.spec import Spec
 from papyrax.train.data.transforms import random_crop, random_flip
 
-__all__ = ["EMBEDDED", "Pipeline", "Spec", "load", "random_crop", "random_flip"]
+__all__ = ["EMBEDDED", "Pipeline", "Spec", "load", "random_crop", "random_flip", "sampled"]

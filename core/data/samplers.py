@@ -1,0 +1,108 @@
+"""Batches by class, and what all samplers share."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from ..numerics import check, check_integer, check_rank
+
+Seed = int | tuple[int, ...]
+Batches = Int[np.ndarray, "batches batch_size"]
+
+
+def check_count(**values: Any) -> None:
+    """Raise unless every number (given by name) is an integer of one or more."""
+    for name, value in values.items():
+        good = isinstance(value, (int, np.integer)) and value >= 1
+        check(good, name, f"got {value!r}, takes an integer of 1 or more")
+
+
+def in_batches(order: Int[np.ndarray, "examples"], batch_size: int) -> Batches:
+    """An order cut into batches; what does not fill one is left out."""
+    whole = len(order) // batch_size
+    return order[: whole * batch_size].reshape(whole, batch_size)
+
+
+def class_balanced_batches(
+    labels: Int[np.ndarray, "examples"],
+    *,
+    classes_per_batch: int,
+    examples_per_class: int,
+    batches: int | None = None,
+    seed: Seed = 0,
+) -> Batches:
+    """Batches of a few classes with equally many examples each, as pair losses want them.
+
+    The classes of a batch are drawn without repetition, every class once before one comes again.
+    So are the examples of a class, within a batch and, until all have come, over the batches; a
+    class with fewer examples than a batch takes of it repeats some.
+
+    Args:
+      labels: the class of every example [examples].
+      classes_per_batch: `P`, how many classes a batch has.
+      examples_per_class: `K`, how many examples of each; they lie side by side.
+      batches: how many batches; as many as the examples fill for None.
+      seed: of the draw; a tuple such as `(seed, epoch)` draws anew every epoch.
+
+    Returns:
+      Numbers of examples [batches, classes_per_batch * examples_per_class].
+
+    Raises:
+      ValueError: if a shape, a dtype or a number does not fit.
+
+    Source: In Defense of the Triplet Loss for Person Re-Identification, arXiv 1703.07737,
+    Section 2 (batches of P classes and K examples); `MPerClassSampler` of
+    KevinMusgrave/pytorch-metric-learning draws alike, but starts every batch with a new shuffle.
+
+    >>> labels = np.array([0, 0, 0, 1, 1, 2, 2, 2])
+    >>> rows = class_balanced_batches(labels, classes_per_batch=2, examples_per_class=2)
+    >>> [len(set(labels[row])) for row in rows]
+    [2, 2]
+    """
+    check_integer(labels=labels)
+    check_rank("labels", labels, 1)
+    check_count(classes_per_batch=classes_per_batch, examples_per_class=examples_per_class)
+    labels = np.asarray(labels)
+    size = classes_per_batch * examples_per_class
+    batches = len(labels) // size if batches is None else batches
+    check_count(batches=batches)
+    rng = np.random.default_rng(seed)
+    order = np.argsort(labels, kind="stable")
+    _, starts = np.unique(labels[order], return_index=True)
+    members = np.split(order, starts[1:])
+    classes = len(members)
+    check(
+        classes_per_batch <= classes,
+        "classes_per_batch",
+        f"got {classes_per_batch}, takes at most the {classes} classes there are",
+    )
+    turns = _rounds(rng, classes, classes_per_batch, batches)
+    out = np.empty((batches, classes_per_batch, examples_per_class), np.int64)
+    for c, own in enumerate(members):
+        batch, place = np.nonzero(turns == c)
+        out[batch, place] = own[_rounds(rng, len(own), examples_per_class, len(batch))]
+    return out.reshape(batches, size)
+
+
+def _rounds(
+    rng: np.random.Generator, count: int, size: int, rows: int
+) -> Int[np.ndarray, "rows size"]:
+    """Rows of `size` of `count` things; each comes once before one comes again, none twice a row.
+
+    With fewer things than a row takes, a row has every thing as often as it can.
+    """
+    out = np.empty((rows, size), np.int64)
+    left = rng.permutation(count)
+    for row in range(rows):
+        taken = left[:size]
+        left = left[size:]
+        while len(taken) < size:
+            fresh = rng.permutation(count)
+            # What the row has goes to the end of the new round.
+            late = np.isin(fresh, taken)
+            fresh = np.concatenate([fresh[~late], fresh[late]])
+            missing = size - len(taken)
+            taken, left = np.concatenate([taken, fresh[:missing]]), fresh[missing:]
+        out[row] = taken
+    return out
