@@ -1,6 +1,7 @@
 """Modules of flax.nnx: normalizations, heads, adapters and attention blocks."""
 
 from .attention import attention_fn
+from .heads import FixedCosineHead, GrassmannHead
 from .hyperzzw import MAGNet
 from .l2vit import L2ViTBlock, LocalConcentration
 from .mala import MALABlock
@@ -9,6 +10,8 @@ from .self_attention import KeyValueCache, SelfAttention, TransformerBlock
 from .soft import SOFTBlock
 
 __all__ = [
+    "FixedCosineHead",
+    "GrassmannHead",
     "KeyValueCache",
     "L2ViTBlock",
     "LocalConcentration",

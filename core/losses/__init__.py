@@ -75,6 +75,12 @@ from .early_learning import (
     learning_slowdown,
     multiscale_consistency_loss,
 )
+from .equiangular import (
+    EquiangularBasis,
+    equiangular_basis_loss,
+    equiangular_basis_vectors,
+    simplex_etf,
+)
 from .hardness import (
     hard_contrastive_loss,
     relative_penalty,
@@ -197,6 +203,7 @@ from .views import (
 __all__ = [
     "AldrKlState",
     "ElrState",
+    "EquiangularBasis",
     "IsogclrState",
     "LearningCurve",
     "PairMasks",
@@ -237,6 +244,8 @@ __all__ = [
     "elr_loss",
     "elr_regularizer",
     "ensloss",
+    "equiangular_basis_loss",
+    "equiangular_basis_vectors",
     "ferkd_labels",
     "fit_learning_curve",
     "fit_temperature",
@@ -298,6 +307,7 @@ __all__ = [
     "sequence_log_probability",
     "siglip_loss",
     "simple_contrastive_loss",
+    "simplex_etf",
     "simpo_loss",
     "sinkhorn_assignment",
     "small_loss_mask",

@@ -29,15 +29,15 @@ ClassLabels = Int[Array, "batch"]
 PerExample = Float[Array, "batch"]
 
 
-def check_proxies(embeddings: Any, labels: Any, proxies: Any) -> None:
+def check_proxies(embeddings: Any, labels: Any, proxies: Any, name: str = "proxies") -> None:
     """Raise unless the three fit together."""
-    check_floating(embeddings=embeddings, proxies=proxies)
+    check_floating(**{"embeddings": embeddings, name: proxies})
     check_rank("embeddings", embeddings, 2)
     check(jnp.shape(embeddings)[0] > 0, "embeddings", "got no rows, takes one or more")
     check_integer(labels=labels)
     check_shape("labels", labels, jnp.shape(embeddings)[:1], "[batch], one an embedding")
     features = jnp.shape(embeddings)[1]
-    check_shape("proxies", proxies, (None, features), "[classes, features], as embeddings")
+    check_shape(name, proxies, (None, features), "[classes, features], as embeddings")
 
 
 def cosines(embeddings: Any, proxies: Any) -> Float[Array, "batch classes"]:

@@ -20,6 +20,7 @@ from .online import (
     optimistic_omd_strongly_convex,
 )
 from .perpgrad import perpgrad, scale_by_perpgrad
+from .riemannian import GrassmannState, grassmann_sgd
 from .saf import SafState, mesa_loss, saf_init, saf_loss, trajectory_loss
 from .sharpness import sam, scale_by_sam
 from .sophia import SophiaState, scale_by_sophia, sophia_g, sophia_h
@@ -30,6 +31,7 @@ __all__ = [
     "AdahessianState",
     "CurvaturePlan",
     "GnsNewtonState",
+    "GrassmannState",
     "LocalOracle",
     "MFacState",
     "MirrorMap",
@@ -42,6 +44,7 @@ __all__ = [
     "entropic_mirror",
     "euclidean_mirror",
     "gns_newton",
+    "grassmann_sgd",
     "local_oracle",
     "m_fac",
     "mesa_loss",
