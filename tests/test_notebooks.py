@@ -5,6 +5,7 @@ import pathlib
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from xla_flags import xla_flags
 
 FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -17,10 +18,8 @@ def test_there_are_notebooks():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
-    # The devices of a reader's machine, not the eight that the tests pretend to have; compiled
-    # without the optimizations, which take longer than they save.
-    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    monkeypatch.setenv("XLA_FLAGS", quick)
+    # The device of a reader's machine, not the eight that the tests pretend to have.
+    monkeypatch.setenv("XLA_FLAGS", xla_flags(1))
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     resources = {"metadata": {"path": str(tmp_path)}}

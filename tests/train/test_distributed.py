@@ -13,6 +13,7 @@ import engine
 import numpy as np
 import pytest
 from engine import small
+from xla_flags import xla_flags
 
 from papyrax.train import config as C
 from papyrax.train import distributed, fit
@@ -67,7 +68,7 @@ def start(config, folder, processes=2, devices=2):
             **os.environ,
             "PYTHONPATH": os.path.dirname(engine.__file__),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": xla_flags(devices),
             "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
             "JAX_NUM_PROCESSES": str(processes),
             "JAX_PROCESS_ID": str(index),
