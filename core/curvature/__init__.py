@@ -30,13 +30,22 @@ from .spectra import (
     extreme_eigenpairs,
     spectral_density,
 )
+from .stability import (
+    NoiseAlignment,
+    SgdStability,
+    noise_alignment,
+    sgd_moment_growth,
+    sgd_stability,
+)
 from .traces import TraceEstimate, hessian_trace, hutch_plus_plus_trace, hutchinson_trace
 
 __all__ = [
     "Curvature",
     "Estimator",
     "InverseFisher",
+    "NoiseAlignment",
     "QuadraticForm",
+    "SgdStability",
     "SpectralDensity",
     "TraceEstimate",
     "directional_sharpness",
@@ -54,11 +63,14 @@ __all__ = [
     "inverse_fisher",
     "inverse_fisher_diagonal",
     "inverse_fisher_vp",
+    "noise_alignment",
     "normal_like",
     "obs_saliency",
     "obs_update",
     "quadratic_form",
     "rademacher_like",
+    "sgd_moment_growth",
+    "sgd_stability",
     "spectral_density",
     "value_grad_and_diag",
     "value_grad_and_hvp",
