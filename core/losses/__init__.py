@@ -75,11 +75,18 @@ from .early_learning import (
     learning_slowdown,
     multiscale_consistency_loss,
 )
+from .episodes import (
+    icnn_loss,
+    prototype_triplet_loss,
+)
 from .equiangular import (
     EquiangularBasis,
     equiangular_basis_loss,
     equiangular_basis_vectors,
     simplex_etf,
+)
+from .hard_negatives import (
+    hard_negative_triplet_loss,
 )
 from .hardness import (
     hard_contrastive_loss,
@@ -113,6 +120,10 @@ from .metric import (
     contrastive_loss,
     lifted_structure_loss,
     n_pair_loss,
+)
+from .multi_head import (
+    bounded_temperature,
+    multi_head_contrastive_loss,
 )
 from .noisy_labels import (
     ElrState,
@@ -222,6 +233,7 @@ __all__ = [
     "best_worst_pairs",
     "binary_kl_loss",
     "binary_kl_norm_loss",
+    "bounded_temperature",
     "box_whisker_mask",
     "brier_loss",
     "circle_loss",
@@ -254,6 +266,8 @@ __all__ = [
     "general_robust_loss",
     "generalized_cross_entropy",
     "hard_contrastive_loss",
+    "hard_negative_triplet_loss",
+    "icnn_loss",
     "info_nce_loss",
     "instance_level_loss",
     "interpolated_bag_loss",
@@ -278,6 +292,7 @@ __all__ = [
     "margin_cosines",
     "mixup_ndcg_loss",
     "mixup_ranking_loss",
+    "multi_head_contrastive_loss",
     "multi_similarity_loss",
     "multiscale_consistency_loss",
     "n_pair_loss",
@@ -296,6 +311,7 @@ __all__ = [
     "pairwise_squared_euclidean",
     "pinball_loss",
     "private_bag_responses",
+    "prototype_triplet_loss",
     "proxy_anchor_loss",
     "proxy_nca_loss",
     "ps_kd",

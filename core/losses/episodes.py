@@ -1,0 +1,154 @@
+"""Losses of few-shot episodes: classes apart, by neighbours or by prototypes."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..numerics import (
+    check,
+    check_floating,
+    check_integer,
+    check_range,
+    check_rank,
+    check_shape,
+    restore,
+    upcast,
+)
+from ._shared import is_label, pick
+from .similarity import pairwise_euclidean, pairwise_squared_euclidean
+
+
+def _share(values: Array, where: Array, epsilon: float) -> tuple[Array, Array]:
+    """Means of the rows' values that are there, and which rows have any."""
+    count = jnp.sum(where, -1)
+    return jnp.sum(jnp.where(where, values, 0), -1) / (count + epsilon), count > 0
+
+
+def _mean(values: Array, where: Array) -> Array:
+    return jnp.sum(jnp.where(where, values, 0)) / jnp.maximum(jnp.sum(where), 1)
+
+
+def icnn_loss(
+    embeddings: Float[Array, "batch features"],
+    labels: Int[Array, "batch"],
+    *,
+    neighbors: int = 4,
+    reach: int | None = None,
+    epsilon: float = 1e-7,
+) -> Float[Array, "batch"]:
+    """ICNN loss: minus the logarithm of how well neighbours keep to their class.
+
+    `-log(((same + different) / 2 + purity) / 2)` over the `k` nearest neighbours `n` of each
+    example `i`, at distances `d_in = sqrt(|x_i - x_n|^2 + 1e-6)`:
+
+    - `same = 1 - mean_i mean_{n of i's class} r_in`, with `r_in` the distance relative to that of
+      the nearest example of another class, divided by the largest of the row if that is above one;
+    - `different = mean_i mean_{n of another class} d_in / max d`, one where there are none;
+    - `purity`, the share of neighbours of the example's class.
+
+    Args:
+      embeddings: the examples of an episode, support and queries [batch, features].
+      labels: the class of each [batch].
+      neighbors: `k`; at most two fewer than the examples.
+      reach: among how many neighbours the nearest example of another class is looked for;
+        `k + 1` by default, shots plus queries of a class in the authors' code. An example with
+        none there counts as perfect in `same`.
+      epsilon: added to denominators.
+
+    Returns:
+      The loss of the batch, the same for each example [batch]; zero where all neighbours within
+      reach are of one class, and for a batch of one.
+
+    Raises:
+      ValueError: if a shape, a dtype or a hyper-parameter does not fit.
+
+    Source: SuSana Distancia is all you need, arXiv 2305.09062, the ICNN loss, as in the first
+    author's code (`get_icnn_loss`). In a batch with fewer than `k + 2` examples the code sets the
+    purity to one; here it is measured.
+
+    >>> x = jnp.array([[0.0, 0.0], [0.0, 1.0], [4.0, 0.0], [4.0, 1.0]])
+    >>> np.asarray(icnn_loss(x, jnp.array([0, 0, 1, 1]), neighbors=1), float).round(3)
+    array([0.065, 0.065, 0.065, 0.065])
+    """
+    check_floating(embeddings=embeddings)
+    check_rank("embeddings", embeddings, 2)
+    batch = jnp.shape(embeddings)[0]
+    check(batch > 0, "embeddings", "got no rows, takes one or more")
+    check_integer(labels=labels)
+    check_shape("labels", labels, (batch,), "[batch], one an embedding")
+    for name, number in (("neighbors", neighbors), ("reach", reach)):
+        good = number is None if name == "reach" else False
+        good = good or (isinstance(number, int) and number >= 1)
+        check(good, name, f"got {number!r}, takes an integer of 1 or more")
+    check_range("epsilon", epsilon, 0, open_low=True)
+    x, y = upcast(embeddings), jnp.asarray(labels)
+    if batch == 1:
+        return restore(0 * jnp.sum(x, -1), embeddings)
+    k = min(neighbors, max(batch - 2, 1))
+    wide = min(max(neighbors + 1 if reach is None else reach, k), batch - 1)
+    distances = jnp.sqrt(pairwise_squared_euclidean(x, x) + 1e-6)
+    own = jnp.eye(batch, dtype=bool)
+    order = jnp.argsort(jnp.where(own, jnp.inf, jax.lax.stop_gradient(distances)), -1)[:, :wide]
+    d = jnp.take_along_axis(distances, order, -1)
+    other = y[order] != y[:, None]
+    bound = jnp.min(jnp.where(other, d, jnp.inf), -1, keepdims=True)
+    bounded = bound < jnp.inf
+    d, other = d[:, :k], other[:, :k]
+    ratio = jnp.where(bounded, d / (jnp.where(bounded, bound, 1) + epsilon), 0)
+    ratio = ratio / jnp.maximum(1, jnp.max(ratio, -1, keepdims=True))
+    spread, has_same = _share(ratio, ~other, epsilon)
+    same = jnp.where(jnp.any(has_same), 1 - _mean(spread, has_same), 0)
+    largest = jnp.max(jnp.where(other, d, 0))
+    apart, has_other = _share(d / (largest + epsilon), other, epsilon)
+    different = jnp.where(jnp.any(has_other), _mean(apart, has_other), 1)
+    purity = jnp.mean(~other, dtype=x.dtype)
+    score = ((same + different) / 2 + purity) / 2
+    loss = -jnp.log(jnp.maximum(score, epsilon))
+    return restore(jnp.broadcast_to(loss, (batch,)), embeddings)
+
+
+def prototype_triplet_loss(
+    queries: Float[Array, "batch features"],
+    labels: Int[Array, "batch"],
+    prototypes: Float[Array, "classes features"],
+    *,
+    margin: float = 1.0,
+) -> Float[Array, "batch"]:
+    """Proto-Triplet loss: closer to the own prototype than to any other, by a margin.
+
+    `[d(x, c_y) - min_{k != y} d(x, c_k) + margin]_+` with Euclidean distances.
+
+    Args:
+      queries: the examples [batch, features].
+      labels: the class of each [batch].
+      prototypes: the mean of each class's support [classes, features].
+      margin: how much closer.
+
+    Returns:
+      One loss a query [batch].
+
+    Raises:
+      ValueError: if a shape, a dtype or a hyper-parameter does not fit.
+
+    Source: SuSana Distancia is all you need, arXiv 2305.09062, the Proto-Triplet loss, from the
+    abstract's description: the margin and the choice of the nearest other prototype are ours.
+
+    >>> x = jnp.array([[0.0, 1.0], [3.0, 0.0]])
+    >>> prototypes = jnp.array([[0.0, 0.0], [3.0, 1.0]])
+    >>> prototype_triplet_loss(x, jnp.array([0, 0]), prototypes).tolist()
+    [0.0, 3.0]
+    """
+    check_floating(queries=queries, prototypes=prototypes)
+    check_rank("queries", queries, 2)
+    features = jnp.shape(queries)[1]
+    check_shape("prototypes", prototypes, (None, features), "[classes, features], as queries")
+    classes = jnp.shape(prototypes)[0]
+    check(classes > 1, "prototypes", f"got {classes} classes, takes two or more")
+    check_integer(labels=labels)
+    check_shape("labels", labels, jnp.shape(queries)[:1], "[batch], one a query")
+    check_range("margin", margin, 0)
+    x, c = upcast(queries, prototypes)
+    distances = pairwise_euclidean(x, c)
+    y = jnp.asarray(labels)
+    nearest = jnp.min(jnp.where(is_label(y, classes), jnp.inf, distances), -1)
+    return restore(jax.nn.relu(pick(distances, y) - nearest + margin), queries, prototypes)

@@ -1,0 +1,80 @@
+"""Triplets with the hardest negatives of a batch of pairs."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..numerics import check, check_positive, check_range, check_shape, restore, upcast
+from .pair_sums import check_views
+from .similarity import pairwise_cosine
+
+
+def hard_negative_triplet_loss(
+    queries: Float[Array, "batch features"],
+    keys: Float[Array, "batch features"],
+    relevant: Bool[Array, "batch batch"] | None = None,
+    *,
+    margin: float = 0.3,
+    negatives: int = 10,
+    temperature: float | None = 0.1,
+) -> Float[Array, "batch"]:
+    """Triplet loss of pairs with the hardest of the batch's other keys (NGAME).
+
+    `mean_j w_j [s_j - s_+ + margin]_+` over the `k` negatives of largest cosine `s_j`, with the
+    weights `w = softmax(s_j 1[violated] / temperature)`.
+
+    Args:
+      queries: embeddings of documents [batch, features].
+      keys: embeddings of a label of each, in the same order [batch, features].
+      relevant: which keys are right for which query, and so no negatives [batch, batch]; the
+        own key alone by default.
+      margin: how much more similar the own key is to be.
+      negatives: `k`, at most the keys there are.
+      temperature: of the weights; None for weights of one.
+
+    Returns:
+      One loss a query [batch]; zero without a negative.
+
+    Raises:
+      ValueError: if a shape, a dtype or a hyper-parameter does not fit.
+
+    Source: NGAME: Negative Mining-aware Mini-batching for Extreme Classification, arXiv
+    2207.04452, Section 3; `TripletMarginLossOHNM` in `ngame/libs/loss.py` of
+    Extreme-classification/ngame agrees where a query has `k` negatives; where it has fewer, the
+    code takes positives for them.
+
+    >>> x = jnp.array([[1.0, 0.0], [0.6, 0.8]])
+    >>> loss = hard_negative_triplet_loss(x, jnp.eye(2), margin=0.5)
+    >>> np.asarray(loss, float).round(3)
+    array([0. , 0.3])
+    """
+    check_views(queries=queries, keys=keys)
+    check_range("margin", margin, 0)
+    good = isinstance(negatives, int) and negatives >= 1
+    check(good, "negatives", f"got {negatives!r}, takes an integer of 1 or more")
+    if temperature is not None:
+        check_positive(temperature=temperature)
+    x, y = upcast(queries, keys)
+    batch = len(x)
+    wrong = ~jnp.eye(batch, dtype=bool)
+    if relevant is not None:
+        check_shape("relevant", relevant, (batch, batch), "[batch, batch]")
+        relevant = jnp.asarray(relevant)
+        check(
+            relevant.dtype == jnp.bool_,
+            "relevant",
+            f"got dtype {relevant.dtype}, takes booleans",
+        )
+        wrong &= ~relevant
+    cosines = pairwise_cosine(x, y)
+    # Below every cosine, and finite.
+    hardest, _ = jax.lax.top_k(jnp.where(wrong, cosines, -10), min(negatives, batch))
+    there = hardest > -5
+    gap = jnp.where(there, hardest - jnp.diagonal(cosines)[:, None] + margin, 0)
+    cost = jax.nn.relu(gap)
+    if temperature is not None:
+        logits = jnp.where(cost > 0, hardest, 0) / temperature
+        logits = jnp.where(there, logits, jnp.finfo(x.dtype).min)
+        cost = cost * jax.nn.softmax(logits, -1)
+    loss = jnp.sum(cost, -1) / jnp.maximum(jnp.sum(there, -1), 1)
+    return restore(loss, queries, keys)
