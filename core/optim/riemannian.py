@@ -76,7 +76,7 @@ def grassmann_sgd(
     a step along the geodesic of the Grassmann manifold; the QR decomposition removes rounding. A
     loss of subspaces does not tell their bases apart, so what turns a basis in itself is projected
     out of the gradient. The other parameters follow `M <- momentum M + G + weight_decay W` and
-    `W <- W - e M`. A basis that is not orthonormal becomes so in the first step.
+    `W <- W - e M`. Start from orthonormal bases, as those of `papyrax.layers.GrassmannHead` are.
 
     Args:
       learning_rate: a number or a schedule.
@@ -140,18 +140,17 @@ def grassmann_sgd(
                 m = momentum * m + g + weight_decay * p
                 step = -rate * m
             else:
-                basis = _orthonormalize(p)
                 m = momentum * m + g
-                tangent = _tangent(basis, m)
+                tangent = _tangent(p, m)
                 move = _geodesic if retraction == "geodesic" else jnp.add
-                step = _orthonormalize(move(basis, -rate * tangent)) - p
+                step = _orthonormalize(move(p, -rate * tangent)) - p
                 m = tangent if transport else m
             return step.astype(jnp.result_type(grad)), m.astype(old.dtype)
 
-        pairs = jax.tree.map(one, updates, state.momentum, params, flags(params))
-        steps, moments = jax.tree.transpose(
-            jax.tree.structure(updates), jax.tree.structure((0, 0)), pairs
-        )
+        grads, tree = jax.tree.flatten(updates)
+        others = (tree.flatten_up_to(t) for t in (state.momentum, params, flags(params)))
+        pairs = list(map(one, grads, *others))
+        steps, moments = (tree.unflatten(pair[i] for pair in pairs) for i in (0, 1))
         return steps, GrassmannState(state.count + 1, moments)
 
     return optax.GradientTransformationExtraArgs(init, update)
