@@ -20,6 +20,10 @@ from .collapse import nlm_alignment, softmax_collapse
 from .factuality import (
     green_score,
 )
+from .neural_collapse import (
+    frame_distance,
+    within_class_variability,
+)
 from .ranking import (
     hit_at_k,
     label_propensities,
@@ -52,6 +56,7 @@ __all__ = [
     "classwise_calibration_error",
     "clustering_accuracy",
     "expected_calibration_error",
+    "frame_distance",
     "green_score",
     "hit_at_k",
     "label_propensities",
@@ -73,4 +78,5 @@ __all__ = [
     "tolerance",
     "top_k_accuracy",
     "uniformity",
+    "within_class_variability",
 ]
