@@ -219,7 +219,7 @@ def _tangent_fun(at: Any, along: Any, y: Any, *, chunk: int) -> Any:
     def body(carry: Any, w: Any, b: Any, w_dot: Any, b_dot: Any, start: Any, fresh: Any) -> Any:
         p = jnp.exp(product.logits(x, w, b) - log_z[:, None])
         z_dot = _only(fresh, product.logits(x_dot, w) + product.logits(x, w_dot, b_dot))
-        parts = (p, _is_label(y, start, chunk), 1)
+        parts: tuple[Any, ...] = (p, _is_label(y, start, chunk), 1)
         return tuple(c + jnp.sum(part * z_dot, -1) for c, part in zip(carry, parts)), ()
 
     init = (jnp.zeros_like(log_z),) * 3

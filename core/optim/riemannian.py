@@ -18,11 +18,11 @@ class GrassmannState(NamedTuple):
     """State of `grassmann_sgd`.
 
     Attributes:
-      count: updates so far [].
+      step: updates so far [].
       momentum: one array a parameter, in its shape; tangents at the last bases for subspaces.
     """
 
-    count: Int[Array, ""]
+    step: Int[Array, ""]
     momentum: Any
 
 
@@ -132,7 +132,7 @@ def grassmann_sgd(
     ) -> tuple[Any, GrassmannState]:
         del extra
         check(params is not None, "params", "got None, takes the bases to move")
-        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        rate = learning_rate(state.step) if callable(learning_rate) else learning_rate
 
         def one(grad: Any, old: Any, param: Any, is_basis: bool) -> tuple[Array, Array]:
             g, m, p = (jnp.asarray(a, accumulation_dtype(param, grad)) for a in (grad, old, param))
@@ -147,10 +147,11 @@ def grassmann_sgd(
                 m = tangent if transport else m
             return step.astype(jnp.result_type(grad)), m.astype(old.dtype)
 
-        grads, tree = jax.tree.flatten(updates)
+        tree: Any = jax.tree.structure(updates)
+        grads = jax.tree.leaves(updates)
         others = (tree.flatten_up_to(t) for t in (state.momentum, params, flags(params)))
         pairs = list(map(one, grads, *others))
         steps, moments = (tree.unflatten(pair[i] for pair in pairs) for i in (0, 1))
-        return steps, GrassmannState(state.count + 1, moments)
+        return steps, GrassmannState(state.step + 1, moments)
 
     return optax.GradientTransformationExtraArgs(init, update)
