@@ -24,11 +24,11 @@ with imbalanced classes their distance to the predicted geometry, which fall dur
 
 What is measured here. The problem itself, by Adam from random weights in float64: one layer with
 classes of 40, 20, 10 and 5 examples against the formula, with regularization under which all are
-learned and under which the smallest is given up; two and three layers with equal classes against the
-optimal value and the orthogonal frame. With two layers and more, zero is always a local minimum,
-which the random start is far enough from. All of it holds. The problem in `p` for more than one
-layer was derived here, by the inequality of means over the singular values of the factors, and its
-minimum is what training reaches.
+learned and under which the smallest is given up; two and three layers with equal classes against
+the optimal value and the orthogonal frame. With two layers and more, zero is always a local
+minimum, which the random start is far enough from. All of it holds. The problem in `p` for more
+than one layer was derived here, by the inequality of means over the singular values of the factors,
+and its minimum is what training reaches.
 """
 
 import functools
