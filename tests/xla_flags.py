@@ -10,11 +10,18 @@ QUICK = {
     "xla_cpu_collective_call_warn_stuck_timeout_seconds": 300,
     "xla_cpu_collective_call_terminate_timeout_seconds": 900,
 }
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    QUICK["xla_cpu_use_fusion_emitters"] = "false"  # half the time to compile; 0.11 has no choice
+# Half the time to compile; 0.11 has no choice, and a TPU's compiler does not know the flag.
+HERE = (
+    {"xla_cpu_use_fusion_emitters": "false"}
+    if importlib.metadata.version("jaxlib").startswith("0.10.")
+    else {}
+)
 
 
-def xla_flags(devices: int, before: str = "") -> str:
-    """A value of XLA_FLAGS for so many virtual CPU devices; flags in `before` win."""
-    flags = {"xla_force_host_platform_device_count": devices, **QUICK}
+def xla_flags(devices: int, before: str = "", tpu: bool = False) -> str:
+    """A value of XLA_FLAGS for so many virtual CPU devices; flags in `before` win.
+
+    With `tpu` it has no flag that stops the TPU's compiler, should the process load that, too.
+    """
+    flags = {"xla_force_host_platform_device_count": devices, **QUICK, **({} if tpu else HERE)}
     return " ".join([before, *(f"--{k}={v}" for k, v in flags.items() if k not in before)]).strip()
