@@ -45,16 +45,23 @@ from .retrieval import (
     retrieval_scores,
     threshold_inconsistency,
 )
+from .verification import (
+    VerificationErrors,
+    equal_error_rate,
+    verification_errors,
+)
 
 __all__ = [
     "Reliability",
     "RetrievalScores",
+    "VerificationErrors",
     "adaptive_calibration_error",
     "adjusted_rand_index",
     "alignment",
     "brier_score",
     "classwise_calibration_error",
     "clustering_accuracy",
+    "equal_error_rate",
     "expected_calibration_error",
     "frame_distance",
     "green_score",
@@ -78,5 +85,6 @@ __all__ = [
     "tolerance",
     "top_k_accuracy",
     "uniformity",
+    "verification_errors",
     "within_class_variability",
 ]
