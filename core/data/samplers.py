@@ -14,7 +14,7 @@ Batches = Int[np.ndarray, "batches batch_size"]
 def check_count(**values: Any) -> None:
     """Raise unless every number (given by name) is an integer of one or more."""
     for name, value in values.items():
-        good = isinstance(value, (int, np.integer)) and value >= 1
+        good = isinstance(value, (int, np.integer)) and bool(value >= 1)
         check(good, name, f"got {value!r}, takes an integer of 1 or more")
 
 

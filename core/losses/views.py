@@ -35,7 +35,7 @@ def vicreg_loss(
     *,
     invariance_weight: float = 25.0,
     variance_weight: float = 25.0,
-    covariance_weight: float = 1.0,
+    covariance_weight: float | Float[Array, ""] = 1.0,
     epsilon: float = 1e-4,
     axis_name: str | None = None,
 ) -> Float[Array, "batch"]:
