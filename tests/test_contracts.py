@@ -183,7 +183,8 @@ def test_functions_with_arguments_to_get_wrong_say_so():
     silent = {
         name
         for name in {case.name for case in suite.declarations()} - shown
-        if not name.startswith("papyrax.numerics.")
+        if not name.startswith("papyrax.numerics.") and parameters(PUBLIC[name])
+        if is_module(PUBLIC[name]) or not inspect.isclass(PUBLIC[name])  # records check nothing
     }
     assert not silent, f"declare calls that must raise (bad=...) for: {', '.join(sorted(silent))}"
 
