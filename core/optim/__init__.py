@@ -1,6 +1,7 @@
 """Optax transformations: `scale_by_x`, the rule alone, beside `x`, ready to use."""
 
 from .adahessian import AdahessianState, adahessian, scale_by_adahessian
+from .block_coordinate import block_step, select_block
 from .clipping import coordinate_clip
 from .curvature import CurvaturePlan, curvature_plan, wants_curvature
 from .gns_newton import (
@@ -39,6 +40,7 @@ __all__ = [
     "SafState",
     "SophiaState",
     "adahessian",
+    "block_step",
     "coordinate_clip",
     "curvature_plan",
     "entropic_mirror",
@@ -61,6 +63,7 @@ __all__ = [
     "scale_by_sam",
     "scale_by_sophia",
     "scale_by_tram",
+    "select_block",
     "sophia_g",
     "sophia_h",
     "trajectory_loss",
