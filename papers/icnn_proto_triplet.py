@@ -73,9 +73,9 @@ PAPER = Paper(
             "ICNN loss, and its sum with half the Proto-Triplet loss."
         ),
         accept=(
-            "Mean silhouette of the six classes at least 0.03 above the prototypes' alone with "
+            "Mean silhouette of the six classes at least 0.05 above the prototypes' alone with "
             "ICNN and 0.015 with Proto-Triplet; mean radius by distance of centres with ICNN at "
-            "most 0.92 times theirs."
+            "most 0.9 times theirs."
         ),
         method="ICNN",
         baseline="prototypes alone",
@@ -170,8 +170,8 @@ def reproduce(
             name="silhouette with ICNN",
             method=tuple(icnn[:, 0]),
             baseline=tuple(base[:, 0]),
-            accept="mean at least 0.03 above the baseline's",
-            holds=gain >= 0.03,
+            accept="mean at least 0.05 above the baseline's",
+            holds=gain >= 0.05,
         ),
         Measure(
             name="silhouette with Proto-Triplet",
@@ -184,8 +184,8 @@ def reproduce(
             name="radius by distance of centres with ICNN",
             method=tuple(icnn[:, 1]),
             baseline=tuple(base[:, 1]),
-            accept="mean at most 0.92 times the baseline's",
-            holds=np.mean(icnn[:, 1]) <= 0.92 * np.mean(base[:, 1]),
+            accept="mean at most 0.9 times the baseline's",
+            holds=np.mean(icnn[:, 1]) <= 0.9 * np.mean(base[:, 1]),
             better="lower",
         ),
     )
