@@ -202,8 +202,8 @@ def noise_alignment(gradients: Any, residuals: Any) -> NoiseAlignment:
       ValueError: naming the argument of the wrong dtype or shape.
 
     Source: The Alignment Property of SGD Noise and How It Helps Select Flat Minima, arXiv
-    2207.02628, its alignment factor, on which arXiv 2305.17490 builds; the mean gradient's square, which
-    vanishes faster at a minimum, is not taken off S.
+    2207.02628, its alignment factor, on which arXiv 2305.17490 builds; the mean gradient's
+    square, which vanishes faster at a minimum, is not taken off S.
 
     >>> alignment = noise_alignment(jnp.array([[3.0, 0.0], [0.0, 1.0]]), jnp.array([1.0, 1.0]))
     >>> [round(float(x), 3) for x in alignment]  # errors of one size: S = 2 L H
