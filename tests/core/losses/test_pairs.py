@@ -71,26 +71,28 @@ def test_global_batch_on_eight_devices(ring):
             in_specs=P("data"),
             out_specs=P("data"),
         )
-        f = jax.jit(lambda x, y: spread(x, y, labels))
-        g = jax.jit(lambda x, y: run_all(x, y, labels, ring=ring))
-        names = list(jax.eval_shape(f, x, y))
-        got, want = f(x, y), g(x, y)
-        for name in names:
-            np.testing.assert_allclose(got[name], want[name], rtol=1e-11, atol=1e-12, err_msg=name)
 
-        def derivatives(h):
+        def all_orders(h):
+            """The losses, and gradient and second derivative of a weighted sum, in one program."""
+
             def total(x, y):
                 values = h(x, y)
-                return sum(
-                    (1 + i) * jnp.cos(i + jnp.arange(len(v))) @ v / jnp.max(want[n])
+                size = {n: jax.lax.stop_gradient(jnp.max(v)) for n, v in values.items()}
+                weighted = sum(
+                    (1 + i) * jnp.cos(i + jnp.arange(len(v))) @ v / size[n]
                     for i, (n, v) in enumerate(sorted(values.items()))
                 )
+                return weighted, values
 
-            grad = jax.grad(total, argnums=(0, 1))
+            grad = jax.grad(total, argnums=(0, 1), has_aux=True)
             t = (jnp.sin(3 * x), jnp.cos(2 * y))
-            return jax.tree.leaves(jax.jit(lambda: jax.jvp(grad, (x, y), t))())
+            return jax.jit(lambda: jax.jvp(grad, (x, y), t, has_aux=True))()
 
-        for a, b in zip(derivatives(f), derivatives(g)):
+        got, hvp, values = all_orders(lambda x, y: spread(x, y, labels))
+        want, true_hvp, true_values = all_orders(lambda x, y: run_all(x, y, labels, ring=ring))
+        for name, value in true_values.items():
+            np.testing.assert_allclose(values[name], value, rtol=1e-11, atol=1e-12, err_msg=name)
+        for a, b in zip(jax.tree.leaves((got, hvp)), jax.tree.leaves((want, true_hvp))):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * float(jnp.max(jnp.abs(b))))
 
 
