@@ -12,6 +12,12 @@ from .gns_newton import (
     scale_by_gns_newton,
 )
 from .m_fac import MFacState, m_fac, scale_by_m_fac
+from .matrix_recovery import (
+    SubgmState,
+    recovery_subgradient,
+    subdifferential_init,
+    subgm,
+)
 from .online import (
     MirrorMap,
     OptimisticOmdState,
@@ -39,6 +45,7 @@ __all__ = [
     "OptimisticOmdState",
     "SafState",
     "SophiaState",
+    "SubgmState",
     "adahessian",
     "block_step",
     "coordinate_clip",
@@ -53,6 +60,7 @@ __all__ = [
     "optimistic_omd",
     "optimistic_omd_strongly_convex",
     "perpgrad",
+    "recovery_subgradient",
     "saf_init",
     "saf_loss",
     "sam",
@@ -66,6 +74,8 @@ __all__ = [
     "select_block",
     "sophia_g",
     "sophia_h",
+    "subdifferential_init",
+    "subgm",
     "trajectory_loss",
     "tram",
     "tram_distance",
