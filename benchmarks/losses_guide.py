@@ -193,7 +193,6 @@ PREFERENCE = (
         "mapo_loss",
         "diffusion models without a reference model",
         lambda w, l: losses.mapo_loss(-w, -l),
-        low=-4.0,
         high=0.0,
     ),
 )
