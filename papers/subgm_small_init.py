@@ -19,7 +19,7 @@ What is measured here. A matrix of 20 x 20 and rank 2, Frobenius norm 1, 600 sym
 measurements, 30% of them with N(0, 100) added; eta0 = 0.3, rho = 0.99, 800 steps in float64. Error
 |U U' - X|_F for r' = 2, 5, 20 columns from alpha = 1e-6, 1e-3 and 1.
 
-What to know. Small must be very small: with 20 columns a start of 1e-3 ends 0.5 to 0.9 times as far
+What to know. Small must be very small: with 20 columns a start of 1e-3 ends 0.5 to 0.6 times as far
 off as one of 1. With the right 2 columns the start does not matter. Steps after the 800th would
 move little, for eta0 rho^t / (1 - rho) is 0.01 then. No code of the authors was found, and nothing
 is tuned here.

@@ -11,6 +11,12 @@ from .gns_newton import (
     local_oracle,
     scale_by_gns_newton,
 )
+from .group_envelope import (
+    GroupEnvelopeState,
+    group_envelope,
+    group_envelope_prox,
+    proximal_group_envelope,
+)
 from .m_fac import MFacState, m_fac, scale_by_m_fac
 from .matrix_recovery import (
     SubgmState,
@@ -39,6 +45,7 @@ __all__ = [
     "CurvaturePlan",
     "GnsNewtonState",
     "GrassmannState",
+    "GroupEnvelopeState",
     "LocalOracle",
     "MFacState",
     "MirrorMap",
@@ -54,12 +61,15 @@ __all__ = [
     "euclidean_mirror",
     "gns_newton",
     "grassmann_sgd",
+    "group_envelope",
+    "group_envelope_prox",
     "local_oracle",
     "m_fac",
     "mesa_loss",
     "optimistic_omd",
     "optimistic_omd_strongly_convex",
     "perpgrad",
+    "proximal_group_envelope",
     "recovery_subgradient",
     "saf_init",
     "saf_loss",

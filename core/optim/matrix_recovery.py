@@ -123,10 +123,10 @@ class SubgmState(NamedTuple):
     """State of `subgm`.
 
     Attributes:
-      count: steps taken [].
+      step: updates so far [].
     """
 
-    count: Int[Array, ""]
+    step: Int[Array, ""]
 
 
 def subgm(eta0: Any = 0.3, rho: Any = 0.99) -> optax.GradientTransformationExtraArgs:
@@ -178,11 +178,11 @@ def subgm(eta0: Any = 0.3, rho: Any = 0.99) -> optax.GradientTransformationExtra
         takes = "takes the sub-gradient by the matrix that is factorized"
         check(subgradient is not None, "subgradient", f"got None, {takes}")
         norm = _norm(subgradient)
-        rate = eta0 * jnp.power(jnp.asarray(rho, norm.dtype), state.count)
+        rate = eta0 * jnp.power(jnp.asarray(rho, norm.dtype), state.step)
 
         def move(d: Any) -> Array:
             return (-rate * safe_divide(upcast(d), norm)).astype(d.dtype)
 
-        return jax.tree.map(move, updates), SubgmState(state.count + 1)
+        return jax.tree.map(move, updates), SubgmState(state.step + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)

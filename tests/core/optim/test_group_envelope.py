@@ -1,0 +1,77 @@
+"""The envelope of few groups and its proximal step against minimization in SciPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.optimize import minimize
+
+from papyrax.optim import group_envelope, group_envelope_prox, proximal_group_envelope
+
+RNG = np.random.default_rng(0)
+X, WEIGHTS = RNG.normal(size=(2, 5)), RNG.uniform(0.5, 2, 5)
+prox = jax.jit(group_envelope_prox, static_argnames="k")
+value = jax.jit(group_envelope, static_argnames="k")
+
+
+def best_shares(cost, k):
+    """Minimize a function of u over [0, 1]^5 with a sum of k at most."""
+    room = {"type": "ineq", "fun": lambda u: k - u.sum()}
+    found = minimize(
+        cost,
+        np.full(5, k / 5),
+        method="SLSQP",
+        bounds=[(1e-9, 1)] * 5,
+        constraints=[room],
+        tol=1e-14,
+    )
+    return found.x, found.fun
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_against_minimization(k):
+    squares = WEIGHTS * (X**2).sum(0)
+    with jax.enable_x64(True):
+        got = float(value(X, k, weights=WEIGHTS))
+        moved = np.asarray(prox(X, k, 0.3, weights=WEIGHTS))
+    np.testing.assert_allclose(got, best_shares(lambda u: (squares / u).sum() / 2, k)[1], rtol=1e-6)
+    # For given shares u the best point is u x / (lam d + u).
+    u, _ = best_shares(lambda u: (0.3 * squares / (0.3 * WEIGHTS + u)).sum() / 2, k)
+    np.testing.assert_allclose(moved, u / (0.3 * WEIGHTS + u) * X, atol=2e-4)
+    if k == 5:
+        np.testing.assert_allclose(got, squares.sum() / 2, rtol=1e-12)
+        np.testing.assert_allclose(moved, X / (1 + 0.3 * WEIGHTS), rtol=1e-12)
+
+
+def test_what_is_known_of_the_envelope():
+    sparse = X * np.array([1, 0, 0, 1, 0])
+    other = RNG.normal(size=X.shape)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(value(X[:1], 1), np.abs(X[0]).sum() ** 2 / 2, rtol=1e-12)
+        np.testing.assert_allclose(value(sparse, 3), (sparse**2).sum() / 2, rtol=1e-12)
+        assert value(X, 3) > (X**2).sum() / 2
+        largest = np.sort((other**2).sum(0))[-3:].sum() / 2
+        assert value(X, 3) + largest >= (X * other).sum()
+        a, b = np.asarray(prox(X, 2, 0.4)), np.asarray(prox(other, 2, 0.4))
+        np.testing.assert_array_equal(prox(X, 3, 0.0), X)
+    assert np.linalg.norm(a - b) <= np.linalg.norm(X - other)
+    assert (np.abs(a).sum(0) == 0).any()
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1.0, 1e18])
+def test_sizes_ties_and_zeros(scale):
+    x = scale * np.array([[1.0, 1, 1, 0, 0]], np.float32)
+    np.testing.assert_allclose(prox(x, 2, 0.5), 2 / 3 / (0.5 + 2 / 3) * x, rtol=1e-5)
+    assert not np.asarray(prox(0 * x, 2, 0.5)).any()
+
+
+def test_in_a_chain():
+    tx = optax.chain(optax.sgd(0.5), proximal_group_envelope(2, 0.6, lambda count: 0.5))
+    params = {"w": jnp.asarray(X, jnp.float32), "b": jnp.ones(5)}
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    want = np.asarray(prox(jnp.asarray(X - 0.5, jnp.float32), 2, 0.3))
+    np.testing.assert_allclose(params["w"] + updates["w"], want, atol=1e-6)
+    np.testing.assert_array_equal(updates["b"], -0.5)
+    with pytest.raises(ValueError, match="params: got None"):
+        tx.update(params, tx.init(params))
