@@ -16,7 +16,7 @@ from .trees import Split, dot
 
 # On accelerators products of float32 are rounded to less unless they are told not to be, and the
 # basis would lose its orthogonality.
-_dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class SpectralDensity(NamedTuple):
@@ -38,12 +38,13 @@ class SpectralDensity(NamedTuple):
         return normal @ self.weights.reshape(-1) / self.nodes.shape[0]
 
 
-def _check_order(name: str, value: Any) -> None:
+def check_order(name: str, value: Any) -> None:
+    """Raise unless the number is an integer of one or more."""
     whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     check(whole, name, f"got {value!r}, takes an integer of 1 or more")
 
 
-def _tridiagonalize(
+def tridiagonalize(
     apply: Callable[[Array], Array], start: Float[Array, "dim"], order: int
 ) -> tuple[Float[Array, "order order"], Float[Array, "order dim"]]:
     """The matrix in an orthonormal basis of the Krylov space of `start`, and that basis.
@@ -57,10 +58,10 @@ def _tridiagonalize(
         basis, v = carry
         basis = basis.at[i].set(v)
         w = apply(v)
-        alpha = _dot(v, w)
+        alpha = matmul(v, w)
         size = jnp.linalg.norm(w)
         for _ in range(2):
-            w = w - _dot(_dot(basis, w), basis)
+            w = w - matmul(matmul(basis, w), basis)
         beta = jnp.linalg.norm(w)
         beta = jnp.where(beta > 10 * scale * size, beta, 0)  # the rest is rounding
         return (basis, jnp.where(beta > 0, safe_divide(w, beta), 0)), (alpha, beta)
@@ -108,14 +109,14 @@ def spectral_density(
     >>> np.asarray(density.nodes[0], float).round(3)
     array([1., 5.])
     """
-    _check_order("order", order)
-    _check_order("n_samples", n_samples)
+    check_order("order", order)
+    check_order("n_samples", n_samples)
     check_key(key)
     apply, dim, dtype = flat_matvec(matvec, like)
 
     def sample(key: Array) -> tuple[Array, Array]:
         start = jax.random.normal(key, (dim,), jnp.float32).astype(dtype)
-        nodes, vectors = jnp.linalg.eigh(_tridiagonalize(apply, start, min(order, dim))[0])
+        nodes, vectors = jnp.linalg.eigh(tridiagonalize(apply, start, min(order, dim))[0])
         return nodes, jnp.square(vectors[0])
 
     return SpectralDensity(*jax.lax.map(sample, jax.random.split(key, n_samples)))
@@ -157,8 +158,8 @@ def extreme_eigenpairs(
     >>> round(float(values[0]), 3), np.abs(np.asarray(vectors[0], float)).round(3)
     (5.0, array([0., 0., 1.]))
     """
-    _check_order("order", order)
-    _check_order("k", k)
+    check_order("order", order)
+    check_order("k", k)
     check(
         which in ("largest", "smallest"), "which", f"got {which!r}, takes 'largest' or 'smallest'"
     )
@@ -168,17 +169,18 @@ def extreme_eigenpairs(
     check(k <= steps, "k", f"got {k}, takes at most the order and the dimension, here {steps}")
     start = jax.random.normal(key, (dim,), jnp.float32).astype(dtype)
     sign = 1 if which == "smallest" else -1
-    tridiagonal, basis = _tridiagonalize(lambda v: sign * apply(v), start, steps)
+    tridiagonal, basis = tridiagonalize(lambda v: sign * apply(v), start, steps)
     # Zero vectors after an early end of the space are no eigenvectors: put them last.
     used = jnp.linalg.norm(basis, axis=1) > 0.5
     last = jnp.max(jnp.abs(tridiagonal)) * 4 + 1
     tridiagonal = tridiagonal + jnp.diag(jnp.where(used, 0, last))
     values, vectors = jnp.linalg.eigh(tridiagonal)
-    flat = _dot(vectors[:, :k].T, basis)
-    return sign * values[:k], jax.vmap(_unflatten(like))(flat)
+    flat = matmul(vectors[:, :k].T, basis)
+    return sign * values[:k], jax.vmap(unflatten_like(like))(flat)
 
 
-def _unflatten(like: Any) -> Callable[[Array], Any]:
+def unflatten_like(like: Any) -> Callable[[Array], Any]:
+    """From a flat vector [dim] to a tree like `like`."""
     split = Split.of(like, "like")
 
     def unflatten(v: Array) -> Any:

@@ -14,7 +14,7 @@ from ..numerics import (
     safe_divide,
     upcast,
 )
-from .spectra import _check_order, _dot, _tridiagonalize
+from .spectra import check_order, matmul, tridiagonalize
 
 
 class SgdStability(NamedTuple):
@@ -56,8 +56,8 @@ def _noise(
     """X -> E[A X A], A the mean of a a' over a batch drawn with replacement."""
 
     def apply(x: Float[Array, "rank rank"]) -> Float[Array, "rank rank"]:
-        forms = jnp.sum(_dot(rows, x) * rows, axis=1)
-        single = _dot(rows.T * forms, rows) / len(rows)
+        forms = jnp.sum(matmul(rows, x) * rows, axis=1)
+        single = matmul(rows.T * forms, rows) / len(rows)
         return single / batch_size + (1 - 1 / batch_size) * values[:, None] * x * values
 
     return apply
@@ -75,7 +75,7 @@ def _top(apply: Callable[[Array], Array], values: Array, order: int) -> Float[Ar
         return apply(x.reshape(rank, rank)).reshape(-1)
 
     start = jnp.diag((values > 0).astype(values.dtype)).reshape(-1)
-    tridiagonal, _ = _tridiagonalize(flat, start, min(order, rank * rank))
+    tridiagonal, _ = tridiagonalize(flat, start, min(order, rank * rank))
     return jnp.linalg.eigvalsh(tridiagonal)[-1]
 
 
@@ -110,8 +110,8 @@ def sgd_stability(gradients: Any, *, batch_size: int = 1, order: int = 32) -> Sg
     >>> [round(float(x), 3) for x in s]
     [4.5, 9.0, 5.0, 4.528]
     """
-    _check_order("batch_size", batch_size)
-    _check_order("order", order)
+    check_order("batch_size", batch_size)
+    check_order("order", order)
     rows, values, unit = _reduced(gradients)
     # In the eigenbasis X -> (H X + X H) / 2 is a product of entries, and so is its root.
     root = jnp.sqrt((values[:, None] + values) / 2)
@@ -157,8 +157,8 @@ def sgd_moment_growth(
     >>> round(float(sgd_moment_growth(jnp.array([[2.0]]), 0.4)), 3)  # (1 - 0.4 * 4)^2
     0.36
     """
-    _check_order("batch_size", batch_size)
-    _check_order("order", order)
+    check_order("batch_size", batch_size)
+    check_order("order", order)
     check_positive(learning_rate=learning_rate)
     rows, values, unit = _reduced(gradients)
     rate = learning_rate * jnp.square(unit)
@@ -216,7 +216,7 @@ def noise_alignment(gradients: Any, residuals: Any) -> NoiseAlignment:
     a = safe_divide(a, jnp.max(jnp.abs(a), initial=0))
     e = jnp.square(safe_divide(e, jnp.max(jnp.abs(e), initial=0)))
     e = safe_divide(e, jnp.mean(e))
-    gram = jnp.square(_dot(a, a.T))  # <a_i a_i', a_j a_j'>
+    gram = jnp.square(matmul(a, a.T))  # <a_i a_i', a_j a_j'>
     both, hessian, noise = (
         jnp.mean(e[:, None] * gram),
         jnp.mean(gram),

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from ..curvature import hvp
-from ..curvature.spectra import _tridiagonalize, _unflatten
+from ..curvature.spectra import tridiagonalize, unflatten_like
 from ..curvature.traces import flat_matvec
 from ..curvature.trees import Split
 from ..numerics import check, check_positive, check_range, safe_divide
@@ -200,7 +200,7 @@ def scale_by_gns_newton(
         del extra_args  # they are for other transformations
         local = resolve_oracle(oracle, obj_fn, params)
         apply, dim, dtype = flat_matvec(local.product, updates)
-        unflatten = _unflatten(updates)
+        unflatten = unflatten_like(updates)
 
         def ravel(tree: Any) -> Float[Array, "dim"]:
             floats = Split.of(tree, "updates").floats
@@ -208,7 +208,7 @@ def scale_by_gns_newton(
 
         gradient = ravel(updates)
         norm = jnp.linalg.norm(gradient)
-        tridiagonal, basis = _tridiagonalize(apply, gradient, min(order, dim))
+        tridiagonal, basis = tridiagonalize(apply, gradient, min(order, dim))
         values, vectors = jnp.linalg.eigh(tridiagonal)
         # H is meant to be positive semi-definite; its nearest such matrix in the Krylov space.
         values = jnp.maximum(values, 0)

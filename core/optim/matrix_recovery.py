@@ -18,7 +18,7 @@ from ..numerics import (
     safe_divide,
     upcast,
 )
-from .online import _norm
+from .online import tree_norm
 
 
 def _mean_of_signs(residuals: Array, sensing: Array) -> Array:
@@ -177,7 +177,7 @@ def subgm(eta0: Any = 0.3, rho: Any = 0.99) -> optax.GradientTransformationExtra
         del params, extra_args  # they are for other transformations
         takes = "takes the sub-gradient by the matrix that is factorized"
         check(subgradient is not None, "subgradient", f"got None, {takes}")
-        norm = _norm(subgradient)
+        norm = tree_norm(subgradient)
         rate = eta0 * jnp.power(jnp.asarray(rho, norm.dtype), state.step)
 
         def move(d: Any) -> Array:

@@ -41,7 +41,7 @@ def _wide(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(x, accumulation_dtype(x)), tree)
 
 
-def _norm(tree: Any) -> Float[Array, ""]:
+def tree_norm(tree: Any) -> Float[Array, ""]:
     """Euclidean norm of all entries; the inner norms keep it in range."""
     norms = [safe_norm(x, axis=None) for x in jax.tree.leaves(_wide(tree))]
     return safe_norm(jnp.stack(norms)) if norms else jnp.zeros(())
@@ -73,14 +73,14 @@ def euclidean_mirror(radius: Any = None) -> MirrorMap:
     def project(point: Any) -> Any:
         if radius is None:
             return point
-        norm = _norm(point)
+        norm = tree_norm(point)
         factor = jnp.where(norm > radius, safe_divide(jnp.asarray(radius, norm.dtype), norm), 1)
         return jax.tree.map(lambda x: (factor * x).astype(x.dtype), point)
 
     def step(point: Any, direction: Any, rate: Any) -> Any:
         return project(jax.tree.map(lambda x, g: (x - rate * g).astype(x.dtype), point, direction))
 
-    return MirrorMap(lambda params: project(_wide(params)), step, lambda dual: dual, _norm)
+    return MirrorMap(lambda params: project(_wide(params)), step, lambda dual: dual, tree_norm)
 
 
 def entropic_mirror() -> MirrorMap:
