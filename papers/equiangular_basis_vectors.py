@@ -46,7 +46,7 @@ from papyrax.papers import (
     seed_range,
     silent,
 )
-from papyrax.papers.toys import digits, mlp, mlp_init
+from papyrax.papers.toys import digits_split, mlp, mlp_init
 
 PAPER = Paper(
     slug="equiangular_basis_vectors",
@@ -91,16 +91,8 @@ PAPER = Paper(
 SIZES = ((100, 50, 0.13), (100, 50, 0.15), (200, 100, 0.11), (100, 100, 0.002))
 EPOCHS = 60
 BATCH = 50
-DRAWS = 4
+DRAWS, EXAMPLES = 4, 1000
 SPREAD = {10: 0.002, 6: 0.35}  # no ten vectors in six dimensions stay below 0.272
-
-
-def make_data(seed: int, draw: int = 0, examples: int = 1000) -> tuple[np.ndarray, ...]:
-    """Digits, split at random."""
-    images, labels = digits()
-    order = np.random.default_rng([seed, draw]).permutation(len(images))
-    train, test = order[:examples], order[examples:]
-    return images[train], labels[train], images[test], labels[test]
 
 
 @functools.partial(jax.jit, static_argnames=("dim", "fixed", "epochs"))
@@ -167,7 +159,7 @@ def reproduce(
             )
         )
     draws = [(s, d) for s in all_seeds for d in range(DRAWS)]
-    data = tuple(map(np.stack, zip(*(make_data(*draw) for draw in draws))))
+    data = tuple(map(np.stack, zip(*(digits_split(draw, EXAMPLES) for draw in draws))))
     keys = jnp.stack([jax.random.fold_in(jax.random.key(s), d) for s, d in draws])
     traces = {}
     for i, (name, dim, fixed) in enumerate(

@@ -48,7 +48,7 @@ from papyrax.papers import (
     seed_range,
     silent,
 )
-from papyrax.papers.toys import digits, mlp, mlp_init
+from papyrax.papers.toys import digits_split, mlp, mlp_init
 
 PAPER = Paper(
     slug="grassmann_class_representation",
@@ -92,15 +92,7 @@ RANKS = (1, 2, 4, 8)
 STEPS = 1500
 BATCH = 64
 SCALE = 25.0
-DRAWS = 4
-
-
-def make_data(seed: int, draw: int = 0, examples: int = 900) -> tuple[np.ndarray, ...]:
-    """Digits, split at random."""
-    images, labels = digits()
-    order = np.random.default_rng([seed, draw]).permutation(len(images))
-    train, test = order[:examples], order[examples:]
-    return images[train], labels[train], images[test], labels[test]
+DRAWS, EXAMPLES = 4, 900
 
 
 @functools.partial(jax.jit, static_argnames=("rank", "steps"))
@@ -155,7 +147,7 @@ def reproduce(
     steps = STEPS if budget == "quick" else 3 * STEPS
     all_seeds = seed_range(seed, seeds)
     draws = [(s, d) for s in all_seeds for d in range(DRAWS)]
-    data = tuple(map(np.stack, zip(*(make_data(*draw) for draw in draws))))
+    data = tuple(map(np.stack, zip(*(digits_split(draw, EXAMPLES) for draw in draws))))
     keys = jnp.stack([jax.random.fold_in(jax.random.key(s), d) for s, d in draws])
     accuracy, errors = {}, np.zeros(seeds)
     for i, rank in enumerate((0, *RANKS)):

@@ -23,6 +23,14 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return (data.data / 16).astype(np.float32), data.target.astype(np.int32)
 
 
+def digits_split(seed: int | Sequence[int], examples: int) -> tuple[np.ndarray, ...]:
+    """Images and classes of digits drawn to train, so many, and those of the others to test."""
+    images, labels = digits()
+    order = np.random.default_rng(seed).permutation(len(images))
+    train, test = order[:examples], order[examples:]
+    return images[train], labels[train], images[test], labels[test]
+
+
 def mlp_init(key: Array, sizes: Sequence[int]) -> Layers:
     """Weights of a multilayer perceptron of the given sizes, He initialization."""
     keys = jax.random.split(key, len(sizes) - 1)

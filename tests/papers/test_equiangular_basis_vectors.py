@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from papyrax.papers import Result
 from papyrax.papers import equiangular_basis_vectors as paper
+from papyrax.papers.toys import digits_split
 
 
 def test_reproduce(monkeypatch):
@@ -26,7 +27,7 @@ def test_reproduce(monkeypatch):
 
 
 def test_training():
-    data = tuple(a[None] for a in paper.make_data(9))
+    data = tuple(a[None] for a in digits_split((9, 0), paper.EXAMPLES))
     accuracy = paper.train(jax.random.split(jax.random.key(0), 1), data, 6, True, 3)
     assert accuracy.shape == (1, 3)
     assert accuracy[0, -1] > 0.5

@@ -6,10 +6,11 @@ import numpy as np
 
 from papyrax.papers import Result
 from papyrax.papers import grassmann_class_representation as paper
+from papyrax.papers.toys import digits_split
 
 
 def test_training():
-    data = tuple(a[None] for a in paper.make_data(5))
+    data = tuple(a[None] for a in digits_split((5, 0), paper.EXAMPLES))
     accuracy, error = paper.train(jax.random.split(jax.random.key(0), 1), data, 2, 60)
     assert accuracy[0] > 0.6
     assert error[0] < 1e-5
