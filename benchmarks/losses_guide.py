@@ -26,6 +26,7 @@ import optax
 import scipy.optimize
 
 from papyrax import losses
+from papyrax.train.files import write_atomic
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "losses.md"
 DISTRIBUTIONS = {
@@ -553,7 +554,7 @@ def main() -> None:
     a = parser.parse_args()
     text = page(a.repeats)
     if a.write:
-        PAGE.write_text(text)
+        write_atomic(PAGE, text)
     else:
         print(text)
 

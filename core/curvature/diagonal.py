@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..numerics import check
+from ..numerics import check, check_count
 from .batches import Batch, average, combine
 from .estimators import Estimator, Floats, Measured, hutchinson
 from .probes import check_key
@@ -99,8 +99,7 @@ def value_grad_and_diag(
     )
     fits = isinstance(fraction, int | float) and 0 < fraction <= 1
     check(fits, "fraction", f"got {fraction!r}, takes a number in (0, 1]")
-    fits = isinstance(microbatches, int) and microbatches >= 1
-    check(fits, "microbatches", f"got {microbatches!r}, takes an integer of 1 or more")
+    check_count(microbatches=microbatches)
 
     def passes(
         split: Split, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any, refresh: bool

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..numerics import check, check_positive
+from ..numerics import check, check_count, check_positive
 from .likelihoods import Likelihood, check_likelihood, row_weights, sampled_score
 from .probes import PROBES, Distribution, check_distribution
 from .trees import dot, varying_like
@@ -182,11 +182,6 @@ class Exact(Estimator):
         return aux, first._replace(statistic=diag)
 
 
-def _check_samples(n_samples: int) -> None:
-    whole = isinstance(n_samples, int) and not isinstance(n_samples, bool)
-    check(whole and n_samples >= 1, "n_samples", f"got {n_samples}, takes 1 or more")
-
-
 def hutchinson(*, n_samples: int = 1, distribution: Distribution = "rademacher") -> Estimator:
     """Hutchinson's estimator of the diagonal of the Hessian.
 
@@ -213,7 +208,7 @@ def hutchinson(*, n_samples: int = 1, distribution: Distribution = "rademacher")
     >>> f(jnp.array([1.0, 2.0]), key=jax.random.key(0))[2].diag.tolist()
     [6.0, 12.0]
     """
-    _check_samples(n_samples)
+    check_count(n_samples=n_samples)
     check_distribution(distribution)
     return Hutchinson(n_samples, distribution)
 
@@ -264,7 +259,7 @@ def gnb(
     """
     check(callable(loss), "loss", f"got {loss!r}, takes a function of the outputs")
     check_likelihood(likelihood)
-    _check_samples(n_samples)
+    check_count(n_samples=n_samples)
     if clip_norm is not None:
         check_positive(clip_norm=clip_norm)
     return GNB(loss, likelihood, n_samples, where, clip_norm)

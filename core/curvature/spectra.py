@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..numerics import check, check_positive, safe_divide
+from ..numerics import check, check_count, check_positive, safe_divide
 from .probes import check_key
 from .products import quadratic_form
 from .traces import flat_matvec
@@ -36,12 +36,6 @@ class SpectralDensity(NamedTuple):
         z = (jnp.asarray(points)[:, None] - self.nodes.reshape(-1)) / width
         normal = jnp.exp(-0.5 * jnp.square(z)) / (width * jnp.sqrt(2 * jnp.pi))
         return normal @ self.weights.reshape(-1) / self.nodes.shape[0]
-
-
-def check_order(name: str, value: Any) -> None:
-    """Raise unless the number is an integer of one or more."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    check(whole, name, f"got {value!r}, takes an integer of 1 or more")
 
 
 def tridiagonalize(
@@ -109,8 +103,7 @@ def spectral_density(
     >>> np.asarray(density.nodes[0], float).round(3)
     array([1., 5.])
     """
-    check_order("order", order)
-    check_order("n_samples", n_samples)
+    check_count(order=order, n_samples=n_samples)
     check_key(key)
     apply, dim, dtype = flat_matvec(matvec, like)
 
@@ -158,8 +151,7 @@ def extreme_eigenpairs(
     >>> round(float(values[0]), 3), np.abs(np.asarray(vectors[0], float)).round(3)
     (5.0, array([0., 0., 1.]))
     """
-    check_order("order", order)
-    check_order("k", k)
+    check_count(order=order, k=k)
     check(
         which in ("largest", "smallest"), "which", f"got {which!r}, takes 'largest' or 'smallest'"
     )

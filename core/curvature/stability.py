@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..numerics import (
+    check_count,
     check_floating,
     check_positive,
     check_rank,
@@ -14,7 +15,7 @@ from ..numerics import (
     safe_divide,
     upcast,
 )
-from .spectra import check_order, matmul, tridiagonalize
+from .spectra import matmul, tridiagonalize
 
 
 class SgdStability(NamedTuple):
@@ -110,8 +111,7 @@ def sgd_stability(gradients: Any, *, batch_size: int = 1, order: int = 32) -> Sg
     >>> [round(float(x), 3) for x in s]
     [4.5, 9.0, 5.0, 4.528]
     """
-    check_order("batch_size", batch_size)
-    check_order("order", order)
+    check_count(batch_size=batch_size, order=order)
     rows, values, unit = _reduced(gradients)
     # In the eigenbasis X -> (H X + X H) / 2 is a product of entries, and so is its root.
     root = jnp.sqrt((values[:, None] + values) / 2)
@@ -157,8 +157,7 @@ def sgd_moment_growth(
     >>> round(float(sgd_moment_growth(jnp.array([[2.0]]), 0.4)), 3)  # (1 - 0.4 * 4)^2
     0.36
     """
-    check_order("batch_size", batch_size)
-    check_order("order", order)
+    check_count(batch_size=batch_size, order=order)
     check_positive(learning_rate=learning_rate)
     rows, values, unit = _reduced(gradients)
     rate = learning_rate * jnp.square(unit)

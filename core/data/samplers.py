@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from .. import numerics
 from ..numerics import check, check_integer, check_rank
 
 Seed = int | tuple[int, ...]
@@ -12,10 +13,9 @@ Batches = Int[np.ndarray, "batches batch_size"]
 
 
 def check_count(**values: Any) -> None:
-    """Raise unless every number (given by name) is an integer of one or more."""
+    """Raise unless every number (given by name) is an integer of one or more, NumPy's too."""
     for name, value in values.items():
-        good = isinstance(value, (int, np.integer)) and bool(value >= 1)
-        check(good, name, f"got {value!r}, takes an integer of 1 or more")
+        numerics.check_count(**{name: int(value) if isinstance(value, np.integer) else value})
 
 
 def in_batches(order: Int[np.ndarray, "examples"], batch_size: int) -> Batches:

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from ..numerics import (
     check,
+    check_count,
     check_floating,
     check_positive,
     check_range,
@@ -122,7 +123,7 @@ def fit_vector_scaling(
     """
     _check_scores(logits, labels)
     check_positive(decay=decay)
-    check(isinstance(steps, int) and steps > 0, "steps", f"got {steps!r}, takes a positive integer")
+    check_count(steps=steps)
     z, labels = jax.lax.stop_gradient(upcast(logits)), jnp.asarray(labels)
     # In units of the largest score, so that the problem is as well conditioned for any scores.
     unit = jnp.max(jnp.abs(z))
@@ -239,7 +240,7 @@ def transform_features(
     check_rank("logits", logits, 2)
     shape = (None, *jnp.shape(logits))
     check_shape("transformed_logits", transformed_logits, shape, "[transforms, batch, classes]")
-    check(isinstance(k, int) and k > 0, "k", f"got {k!r}, takes a positive integer")
+    check_count(k=k)
     z, copies = upcast(logits, transformed_logits)
     classes = jax.lax.top_k(z, min(k, z.shape[1]))[1]
     p = jnp.take_along_axis(jax.nn.softmax(copies, -1), classes[None], -1)

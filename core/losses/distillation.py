@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
-    check,
+    check_count,
     check_floating,
     check_integer,
     check_positive,
@@ -118,8 +118,7 @@ def ps_kd_init(labels: Int[Array, "examples"], *, classes: int) -> PsKdState:
     """
     check_integer(labels=labels)
     check_rank("labels", labels, 1)
-    good = isinstance(classes, int) and classes > 0
-    check(good, "classes", f"got {classes!r}, takes a positive integer")
+    check_count(classes=classes)
     return PsKdState(is_label(jnp.asarray(labels), classes).astype(jnp.float32))
 
 
@@ -234,8 +233,7 @@ def class_means(
     check_rank("features", features, 2)
     check_integer(labels=labels)
     check_shape("labels", labels, jnp.shape(features)[:1], "[examples], one a row of features")
-    good = isinstance(classes, int) and classes > 0
-    check(good, "classes", f"got {classes!r}, takes a positive integer")
+    check_count(classes=classes)
     x, labels = upcast(features), jnp.asarray(labels)
     sums = jnp.zeros((classes, x.shape[1]), x.dtype).at[labels].add(x)
     counts = jnp.zeros((classes, 1), x.dtype).at[labels].add(1)

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Int
 
 from ..numerics import (
     check,
+    check_count,
     check_floating,
     check_integer,
     check_range,
@@ -76,10 +77,9 @@ def icnn_loss(
     check(batch > 0, "embeddings", "got no rows, takes one or more")
     check_integer(labels=labels)
     check_shape("labels", labels, (batch,), "[batch], one an embedding")
-    for name, number in (("neighbors", neighbors), ("reach", reach)):
-        good = number is None if name == "reach" else False
-        good = good or (isinstance(number, int) and number >= 1)
-        check(good, name, f"got {number!r}, takes an integer of 1 or more")
+    check_count(neighbors=neighbors)
+    if reach is not None:
+        check_count(reach=reach)
     check_range("epsilon", epsilon, 0, open_low=True)
     x, y = upcast(embeddings), jnp.asarray(labels)
     if batch == 1:

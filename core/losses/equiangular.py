@@ -8,16 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..numerics import check, check_positive, check_range, restore, safe_normalize
+from ..numerics import (
+    check,
+    check_count,
+    check_positive,
+    check_range,
+    restore,
+    safe_normalize,
+)
 from .proxies import check_proxies, cosines
 from .standard import label_smoothing_cross_entropy
 
 
 def _check_sizes(classes: int, features: int) -> None:
     check(isinstance(classes, int) and classes > 1, "classes", f"got {classes}, takes 2 or more")
-    check(
-        isinstance(features, int) and features > 0, "features", f"got {features}, takes 1 or more"
-    )
+    check_count(features=features)
 
 
 def simplex_etf(

@@ -4,7 +4,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..numerics import check, check_positive, check_range, check_shape, restore, upcast
+from ..numerics import (
+    check,
+    check_count,
+    check_positive,
+    check_range,
+    check_shape,
+    restore,
+    upcast,
+)
 from .pair_sums import check_views
 from .similarity import pairwise_cosine
 
@@ -50,8 +58,7 @@ def hard_negative_triplet_loss(
     """
     check_views(queries=queries, keys=keys)
     check_range("margin", margin, 0)
-    good = isinstance(negatives, int) and negatives >= 1
-    check(good, "negatives", f"got {negatives!r}, takes an integer of 1 or more")
+    check_count(negatives=negatives)
     if temperature is not None:
         check_positive(temperature=temperature)
     x, y = upcast(queries, keys)

@@ -13,6 +13,7 @@ from ..kernels.op import Op, transposes
 from ..numerics import (
     accumulation_dtype,
     check,
+    check_count,
     check_floating,
     check_integer,
     check_range,
@@ -89,11 +90,7 @@ def linear_softmax_cross_entropy(
         check_shape("bias", bias, (np.shape(kernel)[1],), "[classes], as kernel")
     check_range("label_smoothing", label_smoothing, 0, 1)
     check_range("z_loss_weight", z_loss_weight, 0)
-    check(
-        isinstance(chunk_size, int) and chunk_size > 0,
-        "chunk_size",
-        f"got {chunk_size}, takes a positive integer",
-    )
+    check_count(chunk_size=chunk_size)
     local = np.shape(kernel)[1]
     x = jnp.reshape(hidden, (-1, np.shape(hidden)[-1]))
     y = jnp.reshape(jnp.asarray(labels), (-1,))

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from ..numerics import (
     check,
+    check_count,
     check_floating,
     check_integer,
     check_positive,
@@ -101,8 +102,7 @@ def isogclr_init(examples: int, *, temperature: float = 0.1) -> IsogclrState:
     >>> np.asarray(isogclr_init(3).temperature, float).round(2)
     array([0.1, 0.1, 0.1])
     """
-    good = isinstance(examples, int) and examples > 0
-    check(good, "examples", f"got {examples!r}, takes a positive integer")
+    check_count(examples=examples)
     check_positive(temperature=temperature)
     return IsogclrState(
         jnp.full(examples, temperature, jnp.float32),

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from ..numerics import (
     check,
+    check_count,
     check_floating,
     check_positive,
     check_range,
@@ -206,8 +207,7 @@ def sinkhorn_assignment(
     check_rank("scores", scores, 2)
     check(min(jnp.shape(scores)) > 0, "scores", f"got shape {jnp.shape(scores)}, takes no zeros")
     check_positive(temperature=temperature)
-    good = isinstance(iterations, int) and iterations > 0
-    check(good, "iterations", f"got {iterations!r}, takes a positive integer")
+    check_count(iterations=iterations)
     log_q = upcast(scores) / temperature
     # A row's constant cancels in its normalization, the last step; without it all stays in range.
     log_q = log_q - jnp.max(log_q, -1, keepdims=True)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_count,
     check_floating,
     check_integer,
     check_rank,
@@ -50,7 +51,7 @@ def _check(
     check_integer(labels=labels)
     batch = jnp.shape(probabilities)[:1]
     check_shape("labels", labels, batch, f"[batch], one a row of {name}")
-    check(isinstance(bins, int) and bins > 0, "bins", f"got {bins!r}, takes a positive integer")
+    check_count(bins=bins)
     p = upcast(probabilities)
     if where is None:
         return p, jnp.asarray(labels), jnp.ones(batch, p.dtype)
@@ -347,7 +348,7 @@ def top_k_accuracy(
     1.0
     """
     s, labels, weights = _check(scores, labels, where, name="scores")
-    check(isinstance(k, int) and k > 0, "k", f"got {k!r}, takes a positive integer")
+    check_count(k=k)
     label = jnp.take_along_axis(s, labels[:, None], -1)
     earlier = jnp.arange(s.shape[1]) < labels[:, None]
     ahead = jnp.sum((s > label) | ((s == label) & earlier), -1)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from ..numerics import (
     check,
+    check_count,
     check_floating,
     check_integer,
     check_rank,
@@ -22,7 +23,7 @@ def _check(features: Any, labels: Any, classes: int) -> None:
     check_rank("features", features, 2)
     check_integer(labels=labels)
     check_shape("labels", labels, jnp.shape(features)[:1], "[batch], one a row of features")
-    check(isinstance(classes, int) and classes > 0, "classes", f"got {classes}, takes 1 or more")
+    check_count(classes=classes)
 
 
 def within_class_variability(

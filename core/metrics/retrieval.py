@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 from ..losses.similarity import SIMILARITIES, Similarity, named, pairwise_cosine
 from ..numerics import (
     check,
+    check_count,
     check_floating,
     check_integer,
     check_range,
@@ -164,8 +165,7 @@ def threshold_inconsistency(
     check_rank("embeddings", embeddings, 2)
     check_integer(labels=labels)
     check_shape("labels", labels, jnp.shape(embeddings)[:1], "[batch], one an embedding")
-    good = isinstance(classes, int) and classes > 0
-    check(good, "classes", f"got {classes!r}, takes a positive integer")
+    check_count(classes=classes)
     low, high = false_accept_range
     check(
         0 <= low < high <= 1, "false_accept_range", f"got {(low, high)}, takes 0 <= low < high <= 1"

@@ -3,6 +3,7 @@
 from .checks import (
     check,
     check_broadcastable,
+    check_count,
     check_floating,
     check_integer,
     check_positive,
@@ -17,6 +18,7 @@ __all__ = [
     "accumulation_dtype",
     "check",
     "check_broadcastable",
+    "check_count",
     "check_floating",
     "check_integer",
     "check_positive",

@@ -134,6 +134,16 @@ def check_positive(**values: Any) -> None:
         )
 
 
+def check_count(**values: Any) -> None:
+    """Raise unless every number (given by name) is a Python integer of one or more.
+
+    >>> check_count(classes=10, features=64)
+    """
+    for name, value in values.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        check(whole and value >= 1, name, f"got {value!r}, takes an integer of 1 or more")
+
+
 def check_range(
     argument: str,
     x: Any,

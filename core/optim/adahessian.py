@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import optax
 
 from ..curvature import Curvature
+from ..curvature.trees import is_floating
 from ..numerics import accumulation_dtype, check, check_range, safe_divide
 from .curvature import (
     check_decays,
     check_interval,
     finite_or,
-    is_floating,
     one_minus_power,
     refreshed,
     resolve,

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from ..curvature.trees import is_floating
 from ..numerics import accumulation_dtype, check, check_range
-from .curvature import is_floating
 
 Scope = Literal["global", "leaf"]
 

@@ -181,11 +181,6 @@ def one_minus_power(decay: Any, count: jax.Array, dtype: Any) -> jax.Array:
     return -jnp.expm1(count.astype(dtype) * log)
 
 
-def is_floating(leaf: Any) -> bool:
-    """Whether a leaf of parameters or gradients is trained."""
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-
-
 def check_interval(update_interval: Any) -> None:
     """Raise unless it is None or a positive integer (or traced)."""
     whole = update_interval is None or jnp.issubdtype(jnp.result_type(update_interval), jnp.integer)

@@ -11,9 +11,8 @@ from jaxtyping import Array, Float, Int
 from ..curvature import hvp
 from ..curvature.spectra import tridiagonalize, unflatten_like
 from ..curvature.traces import flat_matvec
-from ..curvature.trees import Split
-from ..numerics import check, check_positive, check_range, safe_divide
-from .curvature import is_floating
+from ..curvature.trees import Split, is_floating
+from ..numerics import check, check_count, check_positive, check_range, safe_divide
 
 
 class LocalOracle(NamedTuple):
@@ -178,9 +177,7 @@ def scale_by_gns_newton(
     check_positive(gamma=gamma)
     check_positive(gamma_min=gamma_min)
     check_range("eps", eps, 0)
-    for name, value in (("order", order), ("max_search", max_search)):
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        check(whole, name, f"got {value!r}, takes an integer of 1 or more")
+    check_count(order=order, max_search=max_search)
 
     def init(params: Any) -> GnsNewtonState:
         floats = [p for p in jax.tree.leaves(params) if is_floating(p)]

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from ..numerics import (
     accumulation_dtype,
     check,
+    check_count,
     check_floating,
     check_range,
     check_rank,
@@ -60,7 +61,7 @@ def _groups(x: Any, k: int, weights: Any) -> tuple[Array, Array, Array]:
     """The groups [groups, rest], their norms and weights [groups]."""
     check_floating(x=x)
     check_rank("x", x, 1, at_least=True)
-    check(isinstance(k, int) and k >= 1, "k", f"got {k!r}, takes an integer above zero")
+    check_count(k=k)
     wide = upcast(x)
     rows = jnp.moveaxis(wide, -1, 0).reshape(x.shape[-1], -1)
     if weights is None:
@@ -190,7 +191,7 @@ def proximal_group_envelope(
     >>> tx.update(jnp.zeros((1, 2)), tx.init(w), w)[0].tolist()
     [[-2.0, -1.0]]
     """
-    check(isinstance(k, int) and k >= 1, "k", f"got {k!r}, takes an integer above zero")
+    check_count(k=k)
     check_range("strength", strength, 0)
     if not callable(learning_rate):
         check_range("learning_rate", learning_rate, 0)

@@ -8,8 +8,8 @@ import optax
 from jaxtyping import Array, Float
 
 from ..curvature.inverse_fisher import HIGHEST, ridge_cholesky
-from ..numerics import accumulation_dtype, check, check_positive, check_range
-from .curvature import is_floating
+from ..curvature.trees import is_floating
+from ..numerics import accumulation_dtype, check, check_count, check_positive, check_range
 
 Blocks = Literal["all", "leaf"]
 
@@ -101,8 +101,7 @@ def scale_by_m_fac(
     [0.6667, 0.0]
     """
     check_positive(damping=damping)
-    whole = isinstance(window, int) and not isinstance(window, bool) and window >= 1
-    check(whole, "window", f"got {window!r}, takes an integer of 1 or more")
+    check_count(window=window)
     check(blocks in ("all", "leaf"), "blocks", f"got {blocks!r}, takes 'all' or 'leaf'")
     fits = buffer_dtype is None or jnp.issubdtype(jnp.dtype(buffer_dtype), jnp.floating)
     check(fits, "buffer_dtype", f"got {buffer_dtype!r}, takes None or a floating-point dtype")

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 from ..numerics import (
     accumulation_dtype,
     check,
+    check_count,
     check_floating,
     check_integer,
     check_positive,
@@ -96,9 +97,7 @@ def saf_init(examples: int, classes: int, *, lag: int = 3, dtype: Any = jnp.floa
     >>> saf_init(50, 10, lag=3).logits.shape
     (50, 4, 10)
     """
-    for name, value in (("examples", examples), ("classes", classes), ("lag", lag)):
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        check(whole, name, f"got {value!r}, takes an integer of 1 or more")
+    check_count(examples=examples, classes=classes, lag=lag)
     fits = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
     check(fits, "dtype", f"got {dtype!r}, takes a floating-point dtype")
     return SafState(jnp.zeros((examples, lag + 1, classes), dtype))

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from ..curvature.trees import is_floating
 from ..numerics import accumulation_dtype, check, check_range, safe_divide, safe_sqrt
-from .curvature import is_floating
 from .gns_newton import LocalOracle, resolve_oracle
 
 

@@ -71,6 +71,13 @@ CASES = [
         bad=(Bad("x: got dtype float32", {"x": np.zeros(3)}),),
     ),
     Case(
+        "papyrax.numerics.check_count",
+        one,
+        ("x",),
+        call=lambda fn, x, value=1: fn(value=value) or x,
+        bad=tuple(Bad("value: got", {"value": v}) for v in (0, True, 2.5, "2")),
+    ),
+    Case(
         "papyrax.numerics.check_positive",
         one,
         ("x",),

@@ -15,17 +15,7 @@ import contracts
 import papyrax
 from contracts.case import Arrays, Case, OptimizerCase
 
-ROOMS = (
-    "attention",
-    "curvature",
-    "data",
-    "kernels",
-    "layers",
-    "losses",
-    "metrics",
-    "numerics",
-    "optim",
-)
+ROOMS = tuple(name for name in papyrax.__all__ if not name.startswith("_"))
 
 
 @functools.cache
