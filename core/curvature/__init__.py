@@ -6,6 +6,7 @@ the parameters; integer leaves are constants.
 
 from .diagonal import Curvature, value_grad_and_diag
 from .estimators import Estimator, exact_diagonal, gnb, hutchinson
+from .exchangeable import xdiag, xtrace
 from .inverse_fisher import (
     InverseFisher,
     inverse_fisher,
@@ -74,4 +75,6 @@ __all__ = [
     "spectral_density",
     "value_grad_and_diag",
     "value_grad_and_hvp",
+    "xdiag",
+    "xtrace",
 ]

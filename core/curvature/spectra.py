@@ -1,4 +1,4 @@
-"""Lanczos: extreme eigenpairs and the density of the spectrum of a symmetric matrix."""
+"""Lanczos and LOBPCG: extreme eigenpairs and the density of the spectrum of a symmetric matrix."""
 
 import functools
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.sparse.linalg import lobpcg_standard
 from jaxtyping import Array, Float
 
 from ..numerics import check, check_count, check_positive, safe_divide
@@ -123,8 +124,9 @@ def extreme_eigenpairs(
     k: int = 1,
     which: str = "largest",
     order: int = 32,
+    method: str = "lanczos",
 ) -> tuple[Float[Array, "k"], Any]:
-    """The largest or smallest eigenvalues of a symmetric matrix, with their vectors, by Lanczos.
+    """The largest or smallest eigenvalues of a symmetric matrix, with their vectors.
 
         A v_i = lambda_i v_i
 
@@ -134,17 +136,22 @@ def extreme_eigenpairs(
       key: a random key, of the start.
       k: how many.
       which: "largest" or "smallest", in the order of the numbers and not of their magnitudes.
-      order: the number of Lanczos steps, at least k; at most the dimension is used. A single start
-        finds an eigenvalue of several dimensions once.
+      order: the number of Lanczos steps, at least k; at most the dimension is used. For LOBPCG, the
+        largest number of iterations, of k products each.
+      method: "lanczos" keeps `order` vectors, converges fastest a product, and finds an eigenvalue of
+        several dimensions once, since it has a single start. "lobpcg" keeps about 6k vectors
+        whatever the number of iterations, finds every copy, and takes a dimension of 5k or more.
 
     Returns:
       Eigenvalues [k], the most extreme first, and a tree of unit vectors [k, ...].
 
     Raises:
-      ValueError: if `k` is not between 1 and the dimension and the order, or `which` is unknown.
+      ValueError: if `k` is not between 1 and the dimension and the order, or `which` or `method` is
+        unknown.
 
     Source: An Investigation into Neural Net Optimization via Hessian Eigenvalue Density,
-    arXiv 1901.10159, algorithm 2 (the Lanczos process).
+    arXiv 1901.10159, algorithm 2 (the Lanczos process); LOBPCG by
+    `jax.experimental.sparse.linalg.lobpcg_standard`.
 
     >>> scale = jnp.array([1.0, -2.0, 5.0])
     >>> values, vectors = extreme_eigenpairs(lambda v: scale * v, scale, key=jax.random.key(0))
@@ -155,8 +162,13 @@ def extreme_eigenpairs(
     check(
         which in ("largest", "smallest"), "which", f"got {which!r}, takes 'largest' or 'smallest'"
     )
+    known = method in ("lanczos", "lobpcg")
+    check(known, "method", f"got {method!r}, takes 'lanczos' or 'lobpcg'")
     check_key(key)
     apply, dim, dtype = flat_matvec(matvec, like)
+    if method == "lobpcg":
+        check(5 * k < dim, "k", f"got {k}, takes less than a fifth of the dimension {dim}")
+        return _lobpcg(apply, like, jax.random.normal(key, (dim, k), dtype), which, order)
     steps = min(order, dim)
     check(k <= steps, "k", f"got {k}, takes at most the order and the dimension, here {steps}")
     start = jax.random.normal(key, (dim,), jnp.float32).astype(dtype)
@@ -169,6 +181,23 @@ def extreme_eigenpairs(
     values, vectors = jnp.linalg.eigh(tridiagonal)
     flat = matmul(vectors[:, :k].T, basis)
     return sign * values[:k], jax.vmap(unflatten_like(like))(flat)
+
+
+def _lobpcg(
+    apply: Callable[[Array], Array],
+    like: Any,
+    start: Float[Array, "dim k"],
+    which: str,
+    iterations: int,
+) -> tuple[Float[Array, "k"], Any]:
+    """`extreme_eigenpairs` by locally optimal block preconditioned conjugate gradients."""
+    sign = 1 if which == "largest" else -1
+
+    def product(x: Float[Array, "dim k"]) -> Float[Array, "dim k"]:
+        return sign * jax.lax.map(apply, x.T).T
+
+    values, vectors, _ = lobpcg_standard(product, start, m=iterations)
+    return sign * values, jax.vmap(unflatten_like(like))(vectors.T)
 
 
 def unflatten_like(like: Any) -> Callable[[Array], Any]:

@@ -25,12 +25,15 @@ class TraceEstimate(NamedTuple):
     standard_error: Float[Array, ""]
 
 
-def _check_probes(name: str, count: int, least: int) -> None:
-    whole = isinstance(count, int) and not isinstance(count, bool)
-    check(whole and count >= least, name, f"got {count!r}, takes an integer of {least} or more")
+def check_samples(n_samples: int, least: int) -> None:
+    """Raise unless it is an integer of `least` or more."""
+    whole = isinstance(n_samples, int) and not isinstance(n_samples, bool)
+    message = f"got {n_samples!r}, takes an integer of {least} or more"
+    check(whole and n_samples >= least, "n_samples", message)
 
 
-def _mean_and_error(samples: jax.Array) -> TraceEstimate:
+def mean_and_error(samples: jax.Array) -> TraceEstimate:
+    """The mean of independent estimates [n] and its standard error."""
     variance = jnp.var(samples, ddof=1) / samples.size
     return TraceEstimate(jnp.mean(samples), safe_sqrt(variance))
 
@@ -67,7 +70,7 @@ def hutchinson_trace(
     >>> float(hutchinson_trace(lambda v: scale * v, scale, key=jax.random.key(0)).value)
     6.0
     """
-    _check_probes("n_samples", n_samples, 2)
+    check_samples(n_samples, 2)
     check_distribution(distribution)
     check_key(key)
     split = Split.of(like, "like")
@@ -76,7 +79,7 @@ def hutchinson_trace(
         z = PROBES[distribution](key, split.floats)
         return dot(z, split.match("matvec", matvec(split.fill(z))))
 
-    return _mean_and_error(jax.lax.map(sample, jax.random.split(key, n_samples)))
+    return mean_and_error(jax.lax.map(sample, jax.random.split(key, n_samples)))
 
 
 def hessian_trace(
@@ -106,7 +109,7 @@ def hessian_trace(
     >>> [float(x) for x in trace(jnp.ones(5), key=jax.random.key(0))]
     [10.0, 0.0]
     """
-    _check_probes("n_samples", n_samples, 2)
+    check_samples(n_samples, 2)
     check_distribution(distribution)
 
     def trace(params: Any, *args: Any, key: jax.Array) -> TraceEstimate:
@@ -116,7 +119,7 @@ def hessian_trace(
             z = PROBES[distribution](key, params)
             return quadratic_form(fun)(params, z, *args).curvature
 
-        return _mean_and_error(jax.lax.map(sample, jax.random.split(key, n_samples)))
+        return mean_and_error(jax.lax.map(sample, jax.random.split(key, n_samples)))
 
     return trace
 
@@ -151,7 +154,7 @@ def hutch_plus_plus_trace(
     >>> round(float(trace.value), 3)
     30.0
     """
-    _check_probes("n_samples", n_samples, 2)
+    check_samples(n_samples, 2)
     check_key(key)
     apply, dim, dtype = flat_matvec(matvec, like)
     n = min(n_samples, dim)
@@ -165,7 +168,7 @@ def hutch_plus_plus_trace(
     # Twice, since one projection leaves a rounding error along Q.
     probes = probes - (probes @ q) @ rows
     probes = probes - (probes @ q) @ rows
-    rest = _mean_and_error(jnp.sum(probes * jax.lax.map(apply, probes), axis=1))
+    rest = mean_and_error(jnp.sum(probes * jax.lax.map(apply, probes), axis=1))
     return TraceEstimate(exact + rest.value, rest.standard_error)
 
 

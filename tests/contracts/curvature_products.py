@@ -43,9 +43,9 @@ def keyed(rng):
     return made
 
 
-def matrix(rng):
-    root = rng.normal(size=(5, 5))
-    return {"matrix": root @ root.T, "like": rng.normal(size=5)}
+def matrix(rng, dim=5):
+    root = rng.normal(size=(dim, dim))
+    return {"matrix": root @ root.T, "like": rng.normal(size=dim)}
 
 
 def product(fn, params, vector, x, **options):
@@ -164,6 +164,16 @@ CASES = [
         skip_extremes=dict.fromkeys(("+1e4", "-1e4", "alternating +-1e4", "zeros"), "rank"),
         bad=(BAD_KEY, Bad("n_samples", {"n_samples": 1})),
     ),
+    *(
+        make_trace(
+            room + name,
+            arrays=functools.partial(matrix, dim=12),  # of fewer, two of three probes may be alike
+            static={"n_samples": 3},
+            skip_extremes=dict.fromkeys(("+1e4", "-1e4", "alternating +-1e4", "zeros"), "rank"),
+            bad=(BAD_KEY, Bad("n_samples", {"n_samples": 1}), Bad("n_samples", {"n_samples": 2.5})),
+        )
+        for name in ("xtrace", "xdiag")
+    ),
     Case(
         room + "hessian_trace",
         arrays=keyed,
@@ -210,6 +220,12 @@ CASES = [
         differentiable=False,
         keeps_dtype=False,
         tolerance=4e-2,
-        bad=(BAD_KEY, Bad("k", {"k": 9}), Bad("which", {"which": "both"})),
+        bad=(
+            BAD_KEY,
+            Bad("k", {"k": 9}),
+            Bad("k", {"method": "lobpcg"}),
+            Bad("which", {"which": "both"}),
+            Bad("method", {"method": "power"}),
+        ),
     ),
 ]

@@ -134,6 +134,22 @@ def test_extreme_eigenpairs(which):
         assert vectors["n"].shape == (2,)
 
 
+@pytest.mark.parametrize("which", ["largest", "smallest"])
+def test_lobpcg_finds_every_copy(which):
+    """An eigenvalue of two dimensions, which Lanczos from one start finds once."""
+    scale = jnp.asarray(RNG.permutation(np.r_[np.linspace(-1, 1, 20), 5, 5, 3, -6, -6, -4]))
+    run = jax.jit(
+        lambda scale: curvature.extreme_eigenpairs(
+            lambda v: scale * v, scale, key=KEY, k=3, which=which, order=40, method="lobpcg"
+        )
+    )
+    values, vectors = run(scale)
+    want = np.array([5, 5, 3]) if which == "largest" else np.array([-6, -6, -4])
+    np.testing.assert_allclose(values, want, rtol=1e-5)
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(3), atol=1e-5)
+    np.testing.assert_allclose(scale * vectors, want[:, None] * vectors, atol=2e-2)
+
+
 def test_a_krylov_space_that_ends_early():
     """Two distinct eigenvalues: the space has two dimensions, however many steps are asked for."""
     scale = jnp.array([2.0, 2.0, 2.0, 7.0, 7.0])
