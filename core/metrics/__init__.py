@@ -22,6 +22,8 @@ from .factuality import (
 )
 from .neural_collapse import (
     frame_distance,
+    nearest_centre_agreement,
+    self_duality_distance,
     within_class_variability,
 )
 from .ranking import (
@@ -70,6 +72,7 @@ __all__ = [
     "map_at_r",
     "maximum_calibration_error",
     "ndcg_at_k",
+    "nearest_centre_agreement",
     "negative_log_likelihood",
     "nlm_alignment",
     "normalized_mutual_information",
@@ -80,6 +83,7 @@ __all__ = [
     "recall_at_k",
     "reliability_bins",
     "retrieval_scores",
+    "self_duality_distance",
     "softmax_collapse",
     "threshold_inconsistency",
     "tolerance",

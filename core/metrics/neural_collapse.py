@@ -1,4 +1,4 @@
-"""Neural collapse: how near features are to a point a class, and the points to a regular frame."""
+"""Neural collapse: features near to a point a class, points to a frame, classifiers to points."""
 
 from typing import Any
 
@@ -115,3 +115,81 @@ def frame_distance(
     target = jnp.eye(classes, dtype=m.dtype) - (1 / classes if kind == "simplex" else 0)
     unit = safe_divide(gram, safe_norm(gram, axis=None))
     return safe_norm(unit - target / jnp.linalg.norm(target), axis=None)
+
+
+def self_duality_distance(
+    classifier: Float[Array, "classes dim"], means: Float[Array, "classes dim"]
+) -> Float[Array, ""]:
+    """NC3: how far a classifier is from the class means that it tells apart, up to scale.
+
+    `|W / |W| - M / |M||` in Frobenius norms: zero where every class vector is its class mean times
+    one positive number, `sqrt(2)` where the two are orthogonal, two where they are opposite.
+
+    Args:
+      classifier: `W`, one row a class [classes, dim].
+      means: `M`, the means of the features of each class, less the mean over classes where the
+        classifier has a bias [classes, dim].
+
+    Returns:
+      The distance [] in float32, or float64 for that; one where one of the two is zero.
+
+    Raises:
+      ValueError: if the shapes or dtypes do not fit.
+
+    Source: Prevalence of Neural Collapse during the terminal phase of deep learning training, arXiv
+    2008.08186, convergence to self-duality; there it is squared.
+
+    >>> means = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
+    >>> round(float(self_duality_distance(3 * means, means)), 4)
+    0.0
+    """
+    check_floating(classifier=classifier, means=means)
+    check_rank("classifier", classifier, 2)
+    check_shape("means", means, jnp.shape(classifier), "[classes, dim], as classifier")
+    w, m = upcast(classifier, means)
+    unit = (safe_divide(v, safe_norm(v, axis=None)) for v in (w, m))
+    return safe_norm(jnp.subtract(*unit), axis=None)
+
+
+def nearest_centre_agreement(
+    features: Float[Array, "batch dim"],
+    logits: Float[Array, "batch classes"],
+    means: Float[Array, "classes dim"],
+) -> Float[Array, ""]:
+    """NC4: how often a classifier decides as the nearest class mean does.
+
+    The share of examples with `argmax_k z_k = argmin_k |h - mu_k|`. It is one at collapse.
+
+    Args:
+      features: `h`, what the classifier is given [batch, dim].
+      logits: `z`, what it makes of them [batch, classes].
+      means: `mu`, the mean feature of each class, as `papyrax.losses.class_means` gives it, as a
+        rule over the training examples [classes, dim]; not centred.
+
+    Returns:
+      The share [], from zero to one, in float32, or float64 for that.
+
+    Raises:
+      ValueError: if the shapes or dtypes do not fit.
+
+    Source: Prevalence of Neural Collapse during the terminal phase of deep learning training, arXiv
+    2008.08186, simplification to nearest class centre; there it is the share that differs.
+
+    >>> features, means = jnp.array([[1.0], [4.0]]), jnp.array([[0.0], [5.0]])
+    >>> float(nearest_centre_agreement(features, jnp.array([[2.0, 1.0], [2.0, 1.0]]), means))
+    0.5
+    """
+    check_floating(features=features, logits=logits, means=means)
+    check_rank("features", features, 2)
+    check_shape("logits", logits, (jnp.shape(features)[0], None), "[batch, classes]")
+    check(jnp.shape(logits)[1] > 0, "logits", "got no classes, takes one or more")
+    takes = "[classes, dim], as logits and features"
+    check_shape("means", means, (jnp.shape(logits)[1], jnp.shape(features)[1]), takes)
+    h, mu = upcast(features, means)
+    # |h - mu|^2 without its |h|^2, around the middle of the means and in their size: what cancels
+    # and what could leave the dtype is gone before anything is squared.
+    middle = jnp.mean(mu, 0)
+    size = jnp.max(jnp.abs(mu - middle))
+    h, mu = (safe_divide(v - middle, size) for v in (h, mu))
+    nearest = jnp.argmax(h @ mu.T - jnp.sum(mu**2, -1) / 2, -1)
+    return jnp.mean((jnp.argmax(logits, -1) == nearest).astype(h.dtype))

@@ -37,4 +37,33 @@ CASES = [
             Bad("kind: got", {"kind": "etf"}),
         ),
     ),
+    Case(
+        "papyrax.metrics.self_duality_distance",
+        lambda rng: {"classifier": rng.normal(size=(3, 4)), "means": rng.normal(size=(3, 4))},
+        rows=None,
+        differentiable=False,
+        keeps_dtype=False,
+        bad=(
+            Bad("classifier: got", {"classifier": np.zeros(3)}),
+            Bad("means: got shape", {"means": np.zeros((4, 3))}),
+            Bad("means: got dtype", {"means": np.zeros((3, 4), np.int32)}),
+        ),
+    ),
+    Case(
+        "papyrax.metrics.nearest_centre_agreement",
+        lambda rng: {
+            "features": rng.normal(size=(6, 4)),
+            "logits": rng.normal(size=(6, 3)),
+            "means": rng.normal(size=(3, 4)),
+        },
+        rows_in=("features", "logits"),
+        differentiable=False,
+        keeps_dtype=False,
+        bad=(
+            Bad("features: got dtype", {"features": np.zeros((6, 4), np.int32)}),
+            Bad("logits: got shape", {"logits": np.zeros((5, 3))}),
+            Bad("logits: got no", {"logits": np.zeros((6, 0))}),
+            Bad("means: got shape", {"means": np.zeros((3, 5))}),
+        ),
+    ),
 ]
