@@ -138,9 +138,9 @@ def extreme_eigenpairs(
       which: "largest" or "smallest", in the order of the numbers and not of their magnitudes.
       order: the number of Lanczos steps, at least k; at most the dimension is used. For LOBPCG, the
         largest number of iterations, of k products each.
-      method: "lanczos" keeps `order` vectors, converges fastest a product, and finds an eigenvalue of
-        several dimensions once, since it has a single start. "lobpcg" keeps about 6k vectors
-        whatever the number of iterations, finds every copy, and takes a dimension of 5k or more.
+      method: "lanczos" keeps `order` vectors, converges fastest a product, and finds an eigenvalue
+        of several dimensions once, since it has a single start. "lobpcg" keeps about 6k vectors
+        whatever the number of iterations, finds every copy, and takes a dimension above 5k.
 
     Returns:
       Eigenvalues [k], the most extreme first, and a tree of unit vectors [k, ...].
