@@ -2,6 +2,7 @@
 
 from .attention import attention_fn
 from .heads import FixedCosineHead, GrassmannHead
+from .hyper import HyperConv, HyperLinear
 from .hyperzzw import MAGNet
 from .l2vit import L2ViTBlock, LocalConcentration
 from .mala import MALABlock
@@ -12,6 +13,8 @@ from .soft import SOFTBlock
 __all__ = [
     "FixedCosineHead",
     "GrassmannHead",
+    "HyperConv",
+    "HyperLinear",
     "KeyValueCache",
     "L2ViTBlock",
     "LocalConcentration",

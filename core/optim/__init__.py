@@ -35,6 +35,14 @@ from .online import (
 from .perpgrad import perpgrad, scale_by_perpgrad
 from .riemannian import GrassmannState, grassmann_sgd
 from .saf import SafState, mesa_loss, saf_init, saf_loss, trajectory_loss
+from .self_tuning import (
+    SelfTuning,
+    SelfTuningState,
+    constrain_hyperparameters,
+    perturb_hyperparameters,
+    perturbation_entropy,
+    self_tuning,
+)
 from .sharpness import sam, scale_by_sam
 from .sophia import SophiaState, scale_by_sophia, sophia_g, sophia_h
 from .tram import scale_by_tram, tram, tram_distance
@@ -51,10 +59,13 @@ __all__ = [
     "MirrorMap",
     "OptimisticOmdState",
     "SafState",
+    "SelfTuning",
+    "SelfTuningState",
     "SophiaState",
     "SubgmState",
     "adahessian",
     "block_step",
+    "constrain_hyperparameters",
     "coordinate_clip",
     "curvature_plan",
     "entropic_mirror",
@@ -69,6 +80,8 @@ __all__ = [
     "optimistic_omd",
     "optimistic_omd_strongly_convex",
     "perpgrad",
+    "perturb_hyperparameters",
+    "perturbation_entropy",
     "proximal_group_envelope",
     "recovery_subgradient",
     "saf_init",
@@ -82,6 +95,7 @@ __all__ = [
     "scale_by_sophia",
     "scale_by_tram",
     "select_block",
+    "self_tuning",
     "sophia_g",
     "sophia_h",
     "subdifferential_init",
