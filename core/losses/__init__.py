@@ -93,6 +93,13 @@ from .hardness import (
     relative_penalty,
     simple_contrastive_loss,
 )
+from .hyperbolic import (
+    gaussian_pseudo_negatives,
+    gyroplane_logits,
+    hyperbolic_confusion_loss,
+    hyperbolic_cross_entropy_loss,
+    to_poincare,
+)
 from .label_dro import (
     AldrKlState,
     aldr_kl,
@@ -263,10 +270,14 @@ __all__ = [
     "fit_temperature",
     "fit_vector_scaling",
     "focal_loss",
+    "gaussian_pseudo_negatives",
     "general_robust_loss",
     "generalized_cross_entropy",
+    "gyroplane_logits",
     "hard_contrastive_loss",
     "hard_negative_triplet_loss",
+    "hyperbolic_confusion_loss",
+    "hyperbolic_cross_entropy_loss",
     "icnn_loss",
     "info_nce_loss",
     "instance_level_loss",
@@ -338,6 +349,7 @@ __all__ = [
     "symmetric_info_nce_loss",
     "taylor_softmax_cross_entropy",
     "threshold_consistent_margin_loss",
+    "to_poincare",
     "transform_features",
     "transform_temperature",
     "transform_temperature_init",

@@ -49,11 +49,24 @@ def _squared(x: Float[Array, "rows features"], y: Float[Array, "columns features
     return jnp.where(squared > 16 * jnp.finfo(x.dtype).eps * norms, squared, 0)
 
 
-def _arccosh_one_plus(u: Float[Array, "..."]) -> Float[Array, "..."]:
+def arccosh_one_plus(u: Float[Array, "..."]) -> Float[Array, "..."]:
     """`arccosh(1 + u)`, zero with derivative zero where `u` is zero or below."""
     positive = u > 0
     inside = jnp.where(positive, u, 1)
     return jnp.where(positive, jnp.log1p(inside + jnp.sqrt(inside) * jnp.sqrt(inside + 2)), 0)
+
+
+def into_ball(
+    x: Float[Array, "... features"], clip: float = 1e-5
+) -> tuple[Float[Array, "... features"], Float[Array, "..."]]:
+    """Points of the open unit ball, and `1 - |x|^2`.
+
+    A point at or beyond the boundary is moved to `1 - clip` of the origin, where hyperbolic
+    formulas and their derivatives are finite in float32.
+    """
+    norm = safe_norm(x, keepdims=True)
+    x = jnp.where(norm > 1 - clip, safe_divide(x, norm) * (1 - clip), x)
+    return x, 1 - jnp.sum(x * x, -1)
 
 
 def pairwise_dot(x: Float[Array, "rows features"], y: Float[Array, "columns features"]) -> Matrix:
@@ -202,16 +215,9 @@ def pairwise_poincare(
     check_positive(curvature=curvature, clip=clip)
     a, b = _pair(x, y)
     root = jnp.sqrt(jnp.asarray(curvature, a.dtype))
-
-    def inside(z: Array) -> tuple[Array, Array]:
-        z = root * z
-        norm = safe_norm(z, keepdims=True)
-        z = jnp.where(norm > 1 - clip, safe_divide(z, norm) * (1 - clip), z)
-        return z, 1 - jnp.sum(z * z, -1)
-
-    (a, a_gap), (b, b_gap) = inside(a), inside(b)
+    (a, a_gap), (b, b_gap) = into_ball(root * a, clip), into_ball(root * b, clip)
     ratio = 2 * _squared(a, b) / (a_gap[:, None] * b_gap[None])
-    return restore(_arccosh_one_plus(ratio) / root, x, y)
+    return restore(arccosh_one_plus(ratio) / root, x, y)
 
 
 def pairwise_lorentz(
@@ -253,7 +259,7 @@ def pairwise_lorentz(
     gap = squared - jnp.square(a_time[:, None] - b_time[None])
     # Both terms are large and nearly equal for far points in one direction: rounding again.
     u = jnp.where(gap > 16 * jnp.finfo(a.dtype).eps * squared, c * gap / 2, 0)
-    return restore(_arccosh_one_plus(u) / jnp.sqrt(c), x, y)
+    return restore(arccosh_one_plus(u) / jnp.sqrt(c), x, y)
 
 
 SIMILARITIES: dict[str, Similarity] = {"cosine": pairwise_cosine, "dot": pairwise_dot}
