@@ -5,6 +5,9 @@ the machine. Nothing here reads data: index an array with what is returned, or g
 `papyrax.train.data.sampled`, which makes a grain data set of it.
 """
 
+from .clients import (
+    dirichlet_clients,
+)
 from .clusters import (
     balanced_clusters,
     cluster_batches,
@@ -22,6 +25,7 @@ __all__ = [
     "balanced_clusters",
     "class_balanced_batches",
     "cluster_batches",
+    "dirichlet_clients",
     "location_neighbours",
     "neighbour_batches",
     "similarity_neighbours",

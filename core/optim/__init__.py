@@ -4,6 +4,14 @@ from .adahessian import AdahessianState, adahessian, scale_by_adahessian
 from .block_coordinate import block_step, select_block
 from .clipping import coordinate_clip
 from .curvature import CurvaturePlan, curvature_plan, wants_curvature
+from .federated import (
+    FederatedOptimizer,
+    FederatedState,
+    fedavg,
+    fedprox,
+    fedsam,
+    fedspeed,
+)
 from .gns_newton import (
     GnsNewtonState,
     LocalOracle,
@@ -51,6 +59,8 @@ from .udim import udim_inconsistency, udim_perturb
 __all__ = [
     "AdahessianState",
     "CurvaturePlan",
+    "FederatedOptimizer",
+    "FederatedState",
     "GnsNewtonState",
     "GrassmannState",
     "GroupEnvelopeState",
@@ -70,6 +80,10 @@ __all__ = [
     "curvature_plan",
     "entropic_mirror",
     "euclidean_mirror",
+    "fedavg",
+    "fedprox",
+    "fedsam",
+    "fedspeed",
     "gns_newton",
     "grassmann_sgd",
     "group_envelope",

@@ -40,6 +40,17 @@ CASES = [
         examples_per_class=2,
     ),
     host(
+        "dirichlet_clients",
+        {"labels": LABELS},
+        Bad("labels: got dtype", {"labels": np.zeros(7)}),
+        Bad("labels: got shape", {"labels": np.zeros((7, 1), np.int32)}),
+        Bad("clients: got 0", {"clients": 0}),
+        Bad("concentration: got 0", {"concentration": 0.0}),
+        Bad("examples_per_client: got 4", {"examples_per_client": 4}),
+        clients=3,
+        concentration=0.5,
+    ),
+    host(
         "location_neighbours",
         {"locations": np.array([[0.0, 0.0], [10.0, 3.0], [40.0, -60.0], [-30.0, 100.0]])},
         Bad("locations: got dtype", {"locations": np.zeros((4, 2), np.int32)}),
