@@ -1,6 +1,5 @@
 """Softmax attention, differentiable to second order without a matrix of weights in memory."""
 
-import dataclasses
 import math
 from typing import Any
 
@@ -19,7 +18,7 @@ from ..numerics import (
     check_range,
     check_shape,
 )
-from .arguments import check_attention, check_mask
+from .arguments import check_attention
 
 Window = int | tuple[int | None, int | None]
 
@@ -44,7 +43,7 @@ def _pairwise(x: Any, groups: tuple[int, int]) -> Any:
     return x.reshape(x.shape[0], *heads, *x.shape[2:])
 
 
-def lengths(name: str, x: Any, batch: int) -> Any:
+def _lengths(name: str, x: Any, batch: int) -> Any:
     """Check lengths of sequences.
 
     Args:
@@ -76,20 +75,49 @@ def _segments(query_ids: Any, key_ids: Any, batch: int, queries: int, keys: int)
     return jnp.asarray(query_ids, jnp.int32), jnp.asarray(key_ids, jnp.int32)
 
 
+def _tiles(tiles: Any) -> tuple[int, int] | None:
+    if tiles is None:
+        return None
+    pair = tuple(tiles) if isinstance(tiles, tuple | list) else ()
+    whole = all(isinstance(n, int | np.integer) and n > 0 for n in pair)
+    takes = f"got {tiles!r}, takes a pair (queries, keys) of integers above 0, or None"
+    check(len(pair) == 2 and whole, "tiles", takes)
+    return int(pair[0]), int(pair[1])
+
+
+def _check_pairs(name: str, x: Any, full: tuple[int, ...], keys: int) -> None:
+    """Raise unless `x` broadcasts to the logits `full`, or to `keys` keys alike for all queries."""
+    if full[3] == keys:
+        return check_broadcastable(name, x, full, "[batch, heads, queries, keys]")
+    shape = (1,) * (4 - np.ndim(x)) + np.shape(x)
+    if len(shape) == 4 and shape[2:] == (1, keys):
+        full = (*full[:2], 1, keys)
+    label = "[batch, heads, queries, keys of all devices], or [batch, heads, 1, keys]"
+    return check_broadcastable(name, x, full, label)
+
+
 def prepare(
     query: Any,
     key: Any,
     value: Any,
+    bias: Any,
+    mask: Any,
     *,
     scale: Any,
     is_causal: bool,
+    query_seq_lengths: Any,
+    key_value_seq_lengths: Any,
     local_window_size: Window | None,
     query_segment_ids: Any,
     key_value_segment_ids: Any,
     logits_soft_cap: float | None,
     sinks: Any,
+    dropout_rate: float,
+    dropout_rng: Any,
+    tiles: Any,
     implementation: str | None,
     precision: Any,
+    devices: int = 1,
 ) -> tuple[Inputs, Masks, Config]:
     """Check the arguments that softmax attention takes in all its forms, and lay them out.
 
@@ -97,15 +125,23 @@ def prepare(
       query: [batch, queries, heads, dim].
       key: [batch, keys, key_heads, dim].
       value: [batch, keys, key_heads, value_dim].
-      scale: as in `dot_product_attention`, and so are the others.
+      bias: as in `dot_product_attention`, and so are the others.
+      mask: which keys are seen.
+      scale: factor of the logits.
       is_causal: whether query i sees the keys 0 to i.
+      query_seq_lengths: [batch].
+      key_value_seq_lengths: [batch].
       local_window_size: how far a query sees.
       query_segment_ids: [batch, queries].
       key_value_segment_ids: [batch, keys].
       logits_soft_cap: bound of the logits.
       sinks: [heads].
+      dropout_rate: the probability that a weight is zeroed.
+      dropout_rng: a key.
+      tiles: (queries, keys) in a tile.
       implementation: a name.
       precision: of products.
+      devices: how many hold keys; `bias` and `mask` may have those of all.
 
     Returns:
       What the kernels take.
@@ -134,16 +170,43 @@ def prepare(
         jnp.swapaxes(key, 1, 2),
         jnp.swapaxes(value, 1, 2),
     )
+    full = batch, heads, queries, devices * keys
+    if bias is not None:
+        check_floating(bias=bias)
+        _check_pairs("bias", bias, full, keys)
+        x = x._replace(bias=_pairwise(bias, groups))
+    if mask is not None:
+        found = jnp.result_type(mask)
+        check(found == jnp.bool_, "mask", f"got dtype {found}, takes bool")
+        _check_pairs("mask", mask, full, keys)
+    check_range("dropout_rate", dropout_rate, 0, 1, open_high=True)
+    check(
+        dropout_rate == 0 or dropout_rng is not None,
+        "dropout_rng",
+        f"got None, takes a key as dropout_rate is {dropout_rate}",
+    )
     segments = _segments(query_segment_ids, key_value_segment_ids, batch, queries, keys)
+    masks = Masks(
+        mask=None if mask is None else _pairwise(mask, groups),
+        query_segments=segments[0],
+        key_segments=segments[1],
+        query_lengths=_lengths("query_seq_lengths", query_seq_lengths, batch),
+        key_lengths=_lengths("key_value_seq_lengths", key_value_seq_lengths, batch),
+    )
+    if dropout_rate:
+        bits = jax.random.bits(dropout_rng, (2,), jnp.uint32)
+        masks = masks._replace(seed=jax.lax.bitcast_convert_type(bits, jnp.int32))
     config = Config(
         scale=float(scale),
         causal=bool(is_causal),
         window=_window(local_window_size),
         cap=None if logits_soft_cap is None else float(logits_soft_cap),
+        dropout=float(dropout_rate),
         implementation=implementation,
         precision=precision,
+        blocks=_tiles(tiles),
     )
-    return x, Masks(query_segments=segments[0], key_segments=segments[1]), config
+    return x, masks, config
 
 
 def results(y: Output, sinks: Any) -> tuple[Any, Any]:
@@ -182,6 +245,7 @@ def dot_product_attention(
     dropout_rng: Any = None,
     return_lse: bool = False,
     return_residual: bool = False,
+    tiles: tuple[int, int] | None = None,
     implementation: str | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> Any:
@@ -217,6 +281,10 @@ def dot_product_attention(
       dropout_rng: a key of `jax.random`, for a positive rate.
       return_lse: return the log-sum-exp of each row of logits too, differentiable.
       return_residual: `jax.nn`'s name for `return_lse`; there it has no derivative.
+      tiles: (queries, keys) in a tile of logits, of all passes; None for what suits the shapes and
+        the chip. "xla_chunked" takes any; the TPU kernels take multiples of 128, or the whole
+        sequence, as far as the chip's memory holds them, those for GPUs powers of two from 16.
+        Tiles that the implementation cannot run raise, also where the platform chooses it.
       implementation: "xla" (all logits in memory), "xla_chunked", or a kernel's name; None takes
         the best for the platform that the program is lowered for. One that cannot run raises. XLA
         cannot split kernels over devices by itself: a sharded program gets them in `jax.shard_map`
@@ -246,42 +314,22 @@ def dot_product_attention(
     if np.ndim(query) == 3:
         query, key, value = (jnp.asarray(x)[None] for x in (query, key, value))
     x, masks, config = prepare(
-        query,
-        key,
-        value,
+        *(query, key, value, bias, mask),
         scale=scale,
         is_causal=is_causal,
+        query_seq_lengths=query_seq_lengths,
+        key_value_seq_lengths=key_value_seq_lengths,
         local_window_size=local_window_size,
         query_segment_ids=query_segment_ids,
         key_value_segment_ids=key_value_segment_ids,
         logits_soft_cap=logits_soft_cap,
         sinks=sinks,
+        dropout_rate=dropout_rate,
+        dropout_rng=dropout_rng,
+        tiles=tiles,
         implementation=implementation,
         precision=precision,
     )
-    batch, key_heads, group, queries, _ = x.query.shape
-    keys = x.key.shape[2]
-    check_mask(mask, query, key)
-    if bias is not None:
-        full = (batch, key_heads * group, queries, keys)
-        check_floating(bias=bias)
-        check_broadcastable("bias", bias, full, "[batch, heads, queries, keys]")
-        x = x._replace(bias=_pairwise(bias, (key_heads, group)))
-    check_range("dropout_rate", dropout_rate, 0, 1, open_high=True)
-    check(
-        dropout_rate == 0 or dropout_rng is not None,
-        "dropout_rng",
-        f"got None, takes a key as dropout_rate is {dropout_rate}",
-    )
-    masks = masks._replace(
-        mask=None if mask is None else _pairwise(mask, (key_heads, group)),
-        query_lengths=lengths("query_seq_lengths", query_seq_lengths, batch),
-        key_lengths=lengths("key_value_seq_lengths", key_value_seq_lengths, batch),
-    )
-    if dropout_rate:
-        bits = jax.random.bits(dropout_rng, (2,))
-        masks = masks._replace(seed=jax.lax.bitcast_convert_type(bits, jnp.int32))
-        config = dataclasses.replace(config, dropout=float(dropout_rate))
     out, lse = results(attention(x, masks, config), sinks)
     if not batched:
         out, lse = out[0], lse[0]

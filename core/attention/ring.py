@@ -3,16 +3,18 @@
 from typing import Any
 
 import jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..kernels.flash_attention import ring
-from .dot_product import Window, lengths, prepare, results
+from .dot_product import Window, prepare, results
 
 
 def ring_attention(
     query: Float[Array, "B T N H"],
     key: Float[Array, "B S K H"],
     value: Float[Array, "B S K E"],
+    bias: Float[Array, "*#BNTA"] | None = None,
+    mask: Bool[Array, "*#BNTA"] | None = None,
     *,
     axis_name: str,
     scale: float | Float[Array, ""] | None = None,
@@ -24,13 +26,16 @@ def ring_attention(
     key_value_segment_ids: Int[Array, "B S"] | None = None,
     logits_soft_cap: float | None = None,
     sinks: Float[Array, "N"] | None = None,
+    dropout_rate: float = 0.0,
+    dropout_rng: Any = None,
     return_lse: bool = False,
+    tiles: tuple[int, int] | None = None,
     implementation: str | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> Any:
     """Softmax attention inside `jax.shard_map`, over the keys of all devices of a mesh axis.
 
-        out = softmax(scale Q [K_1; ...; K_D]^T) [V_1; ...; V_D]
+        out = softmax(scale Q [K_1; ...; K_D]^T + bias) [V_1; ...; V_D]
 
     Queries, keys and values are split into D contiguous shards along the axis. A device keeps its
     queries; shards of keys travel around the ring of devices, and in the derivatives with them the
@@ -41,6 +46,11 @@ def ring_attention(
       query: this device's shard [batch, queries, heads, dim].
       key: this device's shard [batch, keys, key_heads, dim].
       value: this device's shard [batch, keys, key_heads, value_dim].
+      bias: added to the logits: the rows of this device's queries and the columns of all devices'
+        keys, broadcasting to [batch, heads, queries, all keys]. One that is the same for all
+        queries may come split as the keys are, [batch or 1, heads or 1, 1, keys], and then travels
+        with them. An axis of one is shared.
+      mask: boolean, True shows; of the shapes of `bias`.
       axis_name: the mesh axis that the sequence is split over.
       scale: as in `dot_product_attention`, and so are the others; positions count along the whole
         sequence.
@@ -52,7 +62,11 @@ def ring_attention(
       key_value_segment_ids: this device's shard [batch, keys].
       logits_soft_cap: bounds the logits to +-cap.
       sinks: [heads], logits of a key with value zero.
+      dropout_rate: the probability with which a weight is set to zero.
+      dropout_rng: a key of `jax.random`, the same on all devices of the axis: the weights that are
+        dropped are then those of `dot_product_attention`.
       return_lse: return the log-sum-exp of each row of logits too.
+      tiles: of the kernels on a device.
       implementation: of the kernels on a device.
       precision: of the products of float32 matrices.
 
@@ -76,23 +90,22 @@ def ring_attention(
     (1, 8, 2, 4)
     """
     x, masks, config = prepare(
-        query,
-        key,
-        value,
+        *(query, key, value, bias, mask),
         scale=scale,
         is_causal=is_causal,
+        query_seq_lengths=query_seq_lengths,
+        key_value_seq_lengths=key_value_seq_lengths,
         local_window_size=local_window_size,
         query_segment_ids=query_segment_ids,
         key_value_segment_ids=key_value_segment_ids,
         logits_soft_cap=logits_soft_cap,
         sinks=sinks,
+        dropout_rate=dropout_rate,
+        dropout_rng=dropout_rng,
+        tiles=tiles,
         implementation=implementation,
         precision=precision,
-    )
-    batch = x.query.shape[0]
-    masks = masks._replace(
-        query_lengths=lengths("query_seq_lengths", query_seq_lengths, batch),
-        key_lengths=lengths("key_value_seq_lengths", key_value_seq_lengths, batch),
+        devices=jax.lax.axis_size(axis_name),
     )
     out, lse = results(ring(x, masks, config, axis_name), sinks)
     return (out, lse) if return_lse else out

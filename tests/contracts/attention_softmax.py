@@ -34,15 +34,16 @@ def packed(rng):
     }
 
 
-def on_a_ring(fn, query, key, value, sinks, **kwargs):
-    """Tokens split over two devices."""
+def on_a_ring(fn, query, key, value, bias, mask, sinks, **kwargs):
+    """Tokens split over two devices, the bias by queries and the mask by keys."""
     spec = PartitionSpec(None, "seq")
+    pairs = PartitionSpec(None, None, "seq"), PartitionSpec(None, None, None, "seq")
     return jax.shard_map(
-        lambda q, k, v, s: fn(q, k, v, sinks=s, axis_name="seq", **kwargs),
+        lambda *x: fn(*x[:5], sinks=x[5], axis_name="seq", **kwargs),
         mesh=Mesh(np.array(jax.devices()[:2]), ("seq",)),
-        in_specs=(spec, spec, spec, PartitionSpec()),
+        in_specs=(spec, spec, spec, *pairs, PartitionSpec()),
         out_specs=spec,
-    )(query, key, value, sinks)
+    )(query, key, value, bias, mask, sinks)
 
 
 def sequences(rng):
@@ -50,6 +51,8 @@ def sequences(rng):
         "query": rng.normal(size=(2, 4, 4, 4)),
         "key": rng.normal(size=(2, 6, 2, 4)),
         "value": rng.normal(size=(2, 6, 2, 3)),
+        "bias": rng.normal(size=(1, 4, 4, 6)),
+        "mask": rng.random((2, 1, 1, 6)) > 0.3,
         "sinks": rng.normal(size=4),
     }
 
@@ -77,6 +80,10 @@ BAD = (
     Bad("sinks", {"sinks": np.ones(3)}),
     Bad("dropout_rate", {"dropout_rate": 1.0}),
     Bad("dropout_rng", {"dropout_rate": 0.5}),
+    Bad("tiles", {"tiles": (64,)}),
+    Bad("tiles", {"tiles": (64, 0)}),
+    Bad("tiles", {"tiles": 64}),
+    Bad("tiles", {"tiles": (8, 8), "implementation": "xla"}),
     Bad("implementation", {"implementation": "cudnn"}),
 )
 
@@ -94,11 +101,18 @@ CASES = [
     Case(
         "papyrax.attention.ring_attention",
         sequences,
-        (*ALL, "sinks"),
+        (*ALL, "bias", "sinks"),
         {"is_causal": True},
         call=on_a_ring,
-        rows_in=ALL,
+        rows_in=(*ALL, "mask"),
         bad=(
+            Bad("bias", {"bias": np.ones((1, 4, 4, 4))}),
+            Bad("bias", {"bias": np.ones((2, 4, 4, 6), np.int32)}),
+            Bad("mask", {"mask": np.ones((2, 1, 1, 6))}),
+            Bad("mask", {"mask": np.ones((2, 3, 1, 6), bool)}),
+            Bad("dropout_rate", {"dropout_rate": -0.1}),
+            Bad("dropout_rng", {"dropout_rate": 0.5}),
+            Bad("tiles", {"tiles": (0, 4)}),
             Bad("query", {"query": np.ones((2, 4, 4, 4), np.int32)}),
             Bad("key", {"key": np.ones((2, 6, 3, 4))}),
             Bad("value", {"value": np.ones((2, 4, 2, 3))}),

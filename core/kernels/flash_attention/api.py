@@ -28,12 +28,21 @@ def _module(name: str) -> Any:
 
 
 def _choose(config: Config, x: Inputs, masks: Masks, platform: str) -> str:
-    """The implementation for a platform; explicit ones raise where they cannot run."""
-    if config.implementation is not None:
-        reasons = why_not(config.implementation, config, x, masks, platform)
-        check(not reasons, "implementation", f"got {config.implementation!r}; {'; '.join(reasons)}")
-        return config.implementation
-    return next(n for n in IMPLEMENTATIONS if not why_not(n, config, x, masks, platform))
+    """The implementation for a platform; what was asked for and cannot run raises."""
+    name = config.implementation
+    if name is None:
+        name = next(n for n in IMPLEMENTATIONS if not why_not(n, config, x, masks, platform))
+    _check(name, config, x, masks, platform)
+    return name
+
+
+def _check(name: str, config: Config, x: Inputs, masks: Masks, platform: str | None) -> None:
+    """Raise unless an implementation can run this, in the tiles asked for."""
+    reasons = why_not(name, config, x, masks, platform)
+    check(not reasons, "implementation", f"got {name!r}; {'; '.join(reasons)}")
+    if config.blocks is not None:
+        reasons = getattr(_module(name), "bad_tiles", lambda *_: [])(config, x, masks)
+        check(not reasons, "tiles", f"got {config.blocks} for {name!r}; {'; '.join(reasons)}")
 
 
 def why_not(
@@ -123,13 +132,12 @@ _attention = second_order(
 
 
 def check_implementation(x: Inputs, masks: Masks, config: Config) -> None:
-    """Raise unless the implementation asked for exists and can run this on some platform."""
+    """Raise unless what is asked for by name exists and can run this on some platform."""
     name = config.implementation
     names = ", ".join(map(repr, IMPLEMENTATIONS))
     check(name is None or name in IMPLEMENTATIONS, "implementation", f"got {name!r}, takes {names}")
     if name is not None:
-        reasons = why_not(name, config, x, masks)
-        check(not reasons, "implementation", f"got {name!r}; {'; '.join(reasons)}")
+        _check(name, config, x, masks, None)
 
 
 def attention(x: Inputs, masks: Masks, config: Config) -> Output:
@@ -144,7 +152,8 @@ def attention(x: Inputs, masks: Masks, config: Config) -> Output:
       The attention and its log-sum-exp in two parts.
 
     Raises:
-      ValueError: naming `implementation` where the one asked for does not exist or cannot run.
+      ValueError: naming `implementation` or `tiles` where those asked for do not exist or cannot
+        run.
     """
     check_implementation(x, masks, config)
     return _attention(x, (), masks, config=config)

@@ -39,6 +39,8 @@ class Masks(NamedTuple):
       key_lengths: int32 [B].
       offset: int32 []; query i stands at position i + offset among the keys.
       seed: int32 [2] of dropout.
+      origin: int32 [2], the place of the first query and of the first key for dropout; zeros for
+        None.
     """
 
     mask: Any = None
@@ -48,6 +50,7 @@ class Masks(NamedTuple):
     key_lengths: Any = None
     offset: Any = None
     seed: Any = None
+    origin: Any = None
 
 
 class Output(NamedTuple):

@@ -149,8 +149,9 @@ BLOCKS = ((1024, 1024), (512, 1024), (512, 512), (256, 512), (256, 256), (128, 2
 
 def _blocks(work: Pass, names: list[str], size: dict[str, int], config: Config) -> dict[str, int]:
     """The largest tile whose operands, sums and logits fit VMEM."""
+    whole = {a: 128 * math.ceil(size[a] / 128) for a in "ts"}
     if config.blocks is not None:
-        return dict(zip("ts", config.blocks, strict=True))
+        return {a: min(n, whole[a]) for a, n in zip("ts", config.blocks, strict=True)}
 
     def bytes_of(axes: str, shape: tuple[int, ...], width: int, length: dict[str, int]) -> int:
         rows, lanes = _Piece.of(axes, shape, length).block[-2:]
@@ -159,7 +160,6 @@ def _blocks(work: Pass, names: list[str], size: dict[str, int], config: Config) 
         return max(rows, 8) * 128 * math.ceil(lanes / 128) * width
 
     for blocks in BLOCKS:
-        whole = {a: 128 * math.ceil(size[a] / 128) for a in "ts"}
         length = {a: min(n, whole[a]) for a, n in zip("ts", blocks, strict=True)}
         arrays = work.operands.values()
         operands = sum(bytes_of(axes, a.shape, a.dtype.itemsize, length) for a, axes in arrays)
@@ -211,7 +211,8 @@ class _Kernel(PassKernel):
         """Run the kernel."""
         walk, masks = self.walk, self.masks
         table = None if walk.table is None else walk.table.ravel()
-        numbers = table, masks.offset, masks.query_lengths, masks.key_lengths, masks.seed
+        lengths = masks.query_lengths, masks.key_lengths
+        numbers = table, masks.offset, *lengths, masks.seed, masks.origin
         scalars = [jnp.atleast_1d(jnp.int32(0) if n is None else jnp.asarray(n)) for n in numbers]
         semantics: Any = ["parallel"] * len(walk.before) + ["arbitrary"] * (1 + len(walk.after))
         sums = [self.work.sums[n] for n in self.names]
@@ -234,10 +235,10 @@ class _Kernel(PassKernel):
 
     def body(self, *refs: Any) -> None:
         """One step of the grid: a tile of logits, and the begin and end of a result."""
-        table, *numbers = refs[:5]
-        inputs = dict(zip(self.arrays, refs[5:]))
-        outputs = dict(zip(self.results, refs[5 + len(inputs) :]))
-        sums = dict(zip(self.names, refs[5 + len(inputs) + len(outputs) :]))
+        table, *numbers = refs[:6]
+        inputs = dict(zip(self.arrays, refs[6:]))
+        outputs = dict(zip(self.results, refs[6 + len(inputs) :]))
+        sums = dict(zip(self.names, refs[6 + len(inputs) + len(outputs) :]))
         at = self.walk.place([pl.program_id(n) for n in range(len(self.walk.grid))], table)
         tiles = Lazy({n: functools.partial(self.load, inputs, n) for n in inputs})
 
@@ -247,7 +248,7 @@ class _Kernel(PassKernel):
                 sums[n][...] = jnp.full(sums[n].shape, self.work.sums[n].start, self.acc)
 
         def gain() -> None:
-            seen, keep = self.seen(at, tiles, *numbers[:3]), self.keep(at, numbers[3])
+            seen, keep = self.seen(at, tiles, *numbers[:3]), self.keep(at, *numbers[3:])
             own = {n: sums[n][...] for n in self.names if self.work.sums[n].state}
             found = self.work.step(self.algebra, tiles, seen, keep, own)
             for n in self.names:
@@ -317,12 +318,15 @@ class _Kernel(PassKernel):
             live.append(first_col < key_lengths[at["b"]])
         return live
 
-    def keep(self, at: Any, seed: Any) -> Any:
+    def keep(self, at: Any, seed: Any, origin: Any) -> Any:
         """Dropout's factors, or None."""
         if not self.config.dropout:
             return None
         head = at["k"] * self.size["g"] + at["g"]
-        place = at["b"], head, *self.place(at)
+        row, col = self.place(at)
+        if self.masks.origin is not None:
+            row, col = row + origin[0], col + origin[1]
+        place = at["b"], head, row, col
         return kept((seed[0], seed[1]), *place, self.config.dropout, self.acc)
 
 
@@ -339,6 +343,20 @@ def why_not(config: Config, x: Inputs, masks: Masks, platform: str | None) -> li
     if logits_dtype(x) == jnp.float64:
         reasons.append("it takes float32 and bfloat16, not float64")
     return reasons
+
+
+def bad_tiles(config: Config, x: Inputs, masks: Masks) -> list[str]:
+    """Why the tiles asked for cannot be: they must be whole registers, unless there is but one."""
+    assert config.blocks is not None
+    pairs = x.bias is not None or masks.mask is not None or masks.key_segments is not None
+    found = []
+    for side, tile, size, unit in (
+        ("queries", config.blocks[0], x.query.shape[3], 128),
+        ("keys", config.blocks[1], x.key.shape[2], 128 if pairs else 8),
+    ):
+        if tile < size and tile % unit:
+            found.append(f"it takes multiples of {unit} {side}, or all {size}, not {tile}")
+    return found
 
 
 def run(

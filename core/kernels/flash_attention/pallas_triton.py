@@ -106,6 +106,7 @@ class _Kernel(PassKernel):
             ("key_lengths", "b"),
             ("offset", ""),
             ("seed", "."),
+            ("origin", "."),
         ):
             if getattr(masks, name) is not None:
                 arrays[name] = getattr(masks, name), axes
@@ -273,7 +274,10 @@ class _Kernel(PassKernel):
             return None
         head = at["k"] * self.size["g"] + at["g"]
         seed = inputs["seed"][0], inputs["seed"][1]
-        return kept(seed, at["b"], head, *self.place(at), self.config.dropout, self.acc)
+        row, col = self.place(at)
+        if "origin" in inputs:
+            row, col = row + inputs["origin"][0], col + inputs["origin"][1]
+        return kept(seed, at["b"], head, row, col, self.config.dropout, self.acc)
 
 
 def _ceil_div(x: Any, by: int) -> Any:
@@ -297,6 +301,16 @@ def why_not(config: Config, x: Inputs, masks: Masks, platform: str | None) -> li
     if features > 256:
         reasons.append(f"it takes up to 256 features a head, not {features}")
     return reasons
+
+
+def bad_tiles(config: Config, x: Inputs, masks: Masks) -> list[str]:
+    """Why the tiles asked for cannot be: tensor cores take powers of two."""
+    assert config.blocks is not None
+    return [
+        f"it takes powers of two from 16 {side}, not {n}"
+        for side, n in zip(("queries", "keys"), config.blocks, strict=True)
+        if n < 16 or n & (n - 1)
+    ]
 
 
 def run(

@@ -50,7 +50,8 @@ def forward(x: Inputs, masks: Masks, *, config: Config) -> Output:
         b, n, g, t, j = e.shape
         head = jnp.arange(n * g).reshape(n, g)[:, :, None, None]
         batch = jnp.arange(b)[:, None, None, None, None]
-        row, col = jnp.arange(t)[:, None], jnp.arange(j)
+        first = (0, 0) if masks.origin is None else masks.origin
+        row, col = first[0] + jnp.arange(t)[:, None], first[1] + jnp.arange(j)
         e = e * kept(masks.seed, batch, head, row, col, config.dropout, dtype)
     out = jnp.einsum("bkgts,bkse->bkgte", e, v, precision=config.precision) / total[..., None]
     logsum = jnp.where(empty, -jnp.inf, jnp.log(total))

@@ -55,22 +55,54 @@ _hessian = Op(
 )
 
 
+def _goes_along(pairs: Any, keys: int) -> bool:
+    """Whether a bias or mask belongs to the keys of its device, and travels with them."""
+    return pairs is not None and pairs.shape[-1] == keys > 1
+
+
+def _columns(pairs: Any, source: Any, keys: int) -> Any:
+    """A bias or mask of the keys of all devices, cut to those that come from one."""
+    if pairs is None or pairs.shape[-1] in (1, keys):
+        return pairs
+    return jax.lax.dynamic_slice_in_dim(pairs, source * keys, keys, axis=-1)
+
+
+def _put_columns(pairs: Any, part: Any, source: Any, keys: int) -> Any:
+    """`pairs` with what came from one device's keys added in its place."""
+    if pairs.shape == part.shape:
+        return pairs + part
+    return jax.lax.dynamic_update_slice_in_dim(pairs, part, source * keys, axis=-1)
+
+
+def _of_keys(x: Inputs) -> Inputs:
+    """What of the inputs travels."""
+    along = _goes_along(x.bias, x.key.shape[2])
+    return x._replace(query=None, bias=x.bias if along else None)
+
+
+def _meet(x: Inputs, cargo: Inputs, source: Any) -> Inputs:
+    """The device's queries and the keys that visit from `source`."""
+    bias = _columns(x.bias, source, x.key.shape[2]) if cargo.bias is None else cargo.bias
+    return cargo._replace(query=x.query, bias=bias)
+
+
 def _travel(
-    step: Callable[[Any, Any, Masks], tuple[Any, Any]],
+    step: Callable[[Any, Any, Masks, Any], tuple[Any, Any]],
     cargo: Any,
     stays: Any,
     x: Inputs,
     masks: Masks,
     axis: str,
 ) -> tuple[Any, Any]:
-    """Take `cargo` and the keys' segments around the ring.
+    """Take `cargo`, and the masks of its keys, around the ring.
 
     Args:
-      step: `step(cargo, stays, masks) -> (cargo, stays)`, run for every shard of keys.
+      step: `step(cargo, stays, masks, source) -> (cargo, stays)`, run for every shard of keys with
+        the index of the device that it is from.
       cargo: what travels: keys, values and sums that belong to them.
       stays: sums that belong to the queries.
       x: the shard of the device, for its lengths.
-      masks: those of the device; segments of keys are those of its own shard.
+      masks: those of the device; those of keys are of its own shard.
       axis: the mesh axis.
 
     Returns:
@@ -80,34 +112,37 @@ def _travel(
     here = jax.lax.axis_index(axis)
     ring = [(i, (i + 1) % devices) for i in range(devices)]
     queries, keys = x.query.shape[3], x.key.shape[2]
-    leaves, tree = jax.tree.flatten((cargo, masks.key_segments, stays))
-    cargo, segments, stays = jax.tree.unflatten(tree, vary_alike(*leaves, here)[:-1])
+    hidden = masks.mask if _goes_along(masks.mask, keys) else None
+    leaves, tree = jax.tree.flatten(((cargo, (masks.key_segments, hidden)), stays))
+    start = jax.tree.unflatten(tree, vary_alike(*leaves, here)[:-1])
 
     def body(n: Any, state: Any) -> Any:
-        cargo, segments, stays = state
+        (cargo, of_keys), stays = state
         source = jax.lax.rem(
             here - n.astype(here.dtype) + devices, jnp.asarray(devices, here.dtype)
         )
         offset = (here * queries - source * keys).astype(jnp.int32)
         seen = _local(masks, here * queries, source * keys)
-        seen = seen._replace(key_segments=segments, offset=offset)
-        cargo, stays = step(cargo, stays, seen)
-        cargo, segments = jax.tree.map(lambda a: jax.lax.ppermute(a, axis, ring), (cargo, segments))
-        return cargo, segments, stays
+        mask = _columns(masks.mask, source, keys) if of_keys[1] is None else of_keys[1]
+        seen = seen._replace(key_segments=of_keys[0], mask=mask, offset=offset)
+        cargo, stays = step(cargo, stays, seen, source)
+        return jax.tree.map(lambda a: jax.lax.ppermute(a, axis, ring), (cargo, of_keys)), stays
 
-    cargo, _, stays = jax.lax.fori_loop(0, devices, body, (cargo, segments, stays))
+    (cargo, _), stays = jax.lax.fori_loop(0, devices, body, start)
     return cargo, stays
 
 
 def _local(masks: Masks, first_query: Any, first_key: Any) -> Masks:
-    """Lengths of whole sequences as lengths of shards that begin there."""
+    """Masks of whole sequences as masks of shards that begin there."""
 
     def after(lengths: Any, first: Any) -> Any:
         return None if lengths is None else lengths - jnp.asarray(first, lengths.dtype)
 
+    origin = None if masks.seed is None else jnp.stack([first_query, first_key]).astype(jnp.int32)
     return masks._replace(
         query_lengths=after(masks.query_lengths, first_query),
         key_lengths=after(masks.key_lengths, first_key),
+        origin=origin,
     )
 
 
@@ -136,14 +171,14 @@ def combine(a: Output, b: Output) -> Output:
 def _ring_forward(x: Inputs, masks: Masks, *, config: Config, axis: str) -> Output:
     dtype = logits_dtype(x)
 
-    def step(cargo: Any, stays: Output, masks: Masks) -> Any:
-        shard = x._replace(key=cargo[0], value=cargo[1])
+    def step(cargo: Inputs, stays: Output, masks: Masks, source: Any) -> Any:
+        shard = _meet(x, cargo, source)
         return cargo, combine(stays, _forward(shard, (), masks, config=config))
 
     like = struct(x)
     zeros = _zeros(like, dtype)
     start = zeros._replace(logsum=jnp.full(like.logsum.shape, -jnp.inf, dtype))
-    _, y = _travel(step, (x.key, x.value), start, x, masks, axis)
+    _, y = _travel(step, _of_keys(x), start, x, masks, axis)
     return y._replace(out=y.out.astype(like.out.dtype))
 
 
@@ -152,41 +187,49 @@ def _ring_tangent(
 ) -> Output:
     dtype = logits_dtype(x)
 
-    def step(cargo: Any, stays: Output, masks: Masks) -> Any:
-        (k, v), (k_dot, v_dot) = cargo
-        at = x._replace(key=k, value=v), y
-        part = _tangent(at, t._replace(key=k_dot, value=v_dot), masks, config=config)
+    def step(cargo: Any, stays: Output, masks: Masks, source: Any) -> Any:
+        shard, along = (_meet(a, keys, source) for a, keys in zip((x, t), cargo, strict=True))
+        part = _tangent((shard, y), along, masks, config=config)
         return cargo, _add(stays, part._replace(out=part.out.astype(dtype)))
 
-    cargo = (x.key, x.value), (t.key, t.value)
+    cargo = _of_keys(x), _of_keys(t)
     _, y_dot = _travel(step, cargo, _zeros(y, dtype), x, masks, axis)
     return y_dot._replace(out=y_dot.out.astype(y.out.dtype))
 
 
 def _with_sums(
-    kernel: Callable[[Any, Masks], Inputs], cargo: Any, x: Inputs, masks: Masks, axis: str
+    kernel: Callable[..., Inputs], arrays: tuple[Inputs, ...], masks: Masks, axis: str
 ) -> Inputs:
-    """Cotangents of the inputs: the query's stay, those of keys and values travel with them."""
-    dtype = logits_dtype(x)
+    """Cotangents of the inputs: those of queries stay, those of keys travel with them."""
+    x = arrays[0]
+    dtype, keys = logits_dtype(x), x.key.shape[2]
+    travels = _of_keys(x)
 
-    def step(loaded: Any, stays: Any, masks: Masks) -> Any:
+    def step(loaded: Any, stays: Inputs, masks: Masks, source: Any) -> Any:
         cargo, sums = loaded
-        part = jax.tree.map(lambda a: a.astype(dtype), kernel(cargo, masks))
-        return (cargo, _add(sums, (part.key, part.value))), stays + part.query
+        shards = (_meet(a, keys, source) for a, keys in zip(arrays, cargo, strict=True))
+        part = jax.tree.map(lambda a: a.astype(dtype), kernel(*shards, masks))
+        bias = stays.bias
+        if bias is not None:
+            bias = _put_columns(bias, part.bias, source, keys)
+        gain = part._replace(query=None, bias=None if travels.bias is None else part.bias)
+        return (cargo, _add(sums, gain)), Inputs(stays.query + part.query, None, None, bias)
 
-    sums, dq = _zeros((x.key, x.value), dtype), _zeros(x.query, dtype)
-    (_, (dk, dv)), dq = _travel(step, (cargo, sums), dq, x, masks, axis)
-    return jax.tree.map(lambda d, a: d.astype(a.dtype), Inputs(dq, dk, dv), x)
+    stays = Inputs(x.query, None, None, None if travels.bias is not None else x.bias)
+    loaded = tuple(map(_of_keys, arrays)), _zeros(travels, dtype)
+    (_, sums), stays = _travel(step, loaded, _zeros(stays, dtype), x, masks, axis)
+    bias = stays.bias if sums.bias is None else sums.bias
+    found = sums._replace(query=stays.query, bias=bias)
+    return jax.tree.map(lambda d, a: d.astype(a.dtype), found, x)
 
 
 def _ring_cotangent(
     x: Inputs, y: Output, g: Output, masks: Masks, *, config: Config, axis: str
 ) -> Inputs:
-    def kernel(cargo: Any, masks: Masks) -> Inputs:
-        k, v = cargo
-        return _cotangent((x._replace(key=k, value=v), y), g, masks, config=config)
+    def kernel(x: Inputs, masks: Masks) -> Inputs:
+        return _cotangent((x, y), g, masks, config=config)
 
-    return _with_sums(kernel, (x.key, x.value), x, masks, axis)
+    return _with_sums(kernel, (x,), masks, axis)
 
 
 def _ring_hessian(
@@ -201,13 +244,10 @@ def _ring_hessian(
     config: Config,
     axis: str,
 ) -> Inputs:
-    def kernel(cargo: Any, masks: Masks) -> Inputs:
-        (k, v), (k_dot, v_dot) = cargo
-        shards = x._replace(key=k, value=v), x_dot._replace(key=k_dot, value=v_dot)
-        at = shards[0], y, g, shards[1], y_dot, g_dot
-        return _hessian(at, (), masks, config=config)
+    def kernel(x: Inputs, x_dot: Inputs, masks: Masks) -> Inputs:
+        return _hessian((x, y, g, x_dot, y_dot, g_dot), (), masks, config=config)
 
-    return _with_sums(kernel, ((x.key, x.value), (x_dot.key, x_dot.value)), x, masks, axis)
+    return _with_sums(kernel, (x, x_dot), masks, axis)
 
 
 def _ring_reference(x: Inputs, masks: Masks, *, config: Config, axis: str) -> Output:
@@ -215,11 +255,18 @@ def _ring_reference(x: Inputs, masks: Masks, *, config: Config, axis: str) -> Ou
     gather = functools.partial(jax.lax.all_gather, axis_name=axis, tiled=True)
     segments = masks.key_segments
     first = (jax.lax.axis_index(axis) * x.query.shape[3]).astype(jnp.int32)
-    whole = _local(masks, first, 0)._replace(
-        key_segments=None if segments is None else gather(segments, axis=1), offset=first
+    keys = x.key.shape[2]
+
+    def every(pairs: Any) -> Any:
+        return gather(pairs, axis=4) if _goes_along(pairs, keys) else pairs
+
+    whole = _local(masks, first, jnp.zeros_like(first))._replace(
+        key_segments=None if segments is None else gather(segments, axis=1),
+        mask=every(masks.mask),
+        offset=first,
     )
-    keys = x._replace(key=gather(x.key, axis=2), value=gather(x.value, axis=2))
-    return reference.forward(keys, whole, config=config)
+    x = Inputs(x.query, gather(x.key, axis=2), gather(x.value, axis=2), every(x.bias))
+    return reference.forward(x, whole, config=config)
 
 
 _ring = second_order(
@@ -238,8 +285,10 @@ def ring(x: Inputs, masks: Masks, config: Config, axis: str) -> Output:
     """`attention` of this device's queries to the keys of all devices of a mesh axis.
 
     Args:
-      x: the device's shard of queries, keys and values, in order along the axis; without bias.
-      masks: of the shard: segments, and lengths of the whole sequences.
+      x: the device's shard of queries, keys and values, in order along the axis. A bias has the
+        device's queries (or one for all) and the keys of all devices or one for all; a bias that is
+        shared by all queries may have the device's keys instead.
+      masks: of the shard: segments, and lengths of the whole sequences; a mask is as a bias.
       config: hyper-parameters.
       axis: the name of the mesh axis, as inside `jax.shard_map`.
 

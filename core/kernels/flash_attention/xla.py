@@ -11,3 +11,8 @@ def run(work: Pass, x: Inputs, masks: Masks, config: Config, platform: str) -> T
     """Do a pass in one step and return its results."""
     whole = dataclasses.replace(config, blocks=(x.query.shape[3], x.key.shape[2]))
     return xla_chunked.run(work, x, masks, whole, platform, all_heads=True)
+
+
+def bad_tiles(config: Config, x: Inputs, masks: Masks) -> list[str]:
+    """Why the tiles asked for cannot be."""
+    return ["its only tile is the whole"]

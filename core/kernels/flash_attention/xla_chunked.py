@@ -124,6 +124,8 @@ def _kept(walk: _Walk, masks: Masks, config: Config, at: dict[str, Any], dtype: 
     if not config.dropout:
         return None
     b, k, g, t, s = (at.get(a, 0) + jnp.arange(walk.block[a]) for a in "bkgts")
+    if masks.origin is not None:
+        t, s = t + masks.origin[0], s + masks.origin[1]
     head = k[:, None, None, None] * walk.size["g"] + g[:, None, None]
     place = b[:, None, None, None, None], head, t[:, None], s
     return kept(masks.seed, *place, config.dropout, dtype)

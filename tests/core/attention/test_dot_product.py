@@ -159,3 +159,49 @@ def test_one_trace_serves_every_platform():
         disabled_checks=[jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")],
     )(*x)
     assert exported.platforms == ("cpu", "tpu", "cuda")
+
+
+def hvp_in(tiles, tokens, implementation=None):
+    """A Hessian-vector product's function and the shapes of its arguments."""
+
+    def loss(q, k, v):
+        options = {"tiles": tiles, "implementation": implementation, "is_causal": True}
+        return jnp.sum(jnp.sin(dot_product_attention(q, k, v, **options)))
+
+    shapes = (jax.ShapeDtypeStruct((1, tokens, 2, 16), jnp.float32),) * 3
+    return jax.jit(lambda *x: jax.jvp(jax.grad(loss, (0, 1, 2)), x, x)[1]), shapes
+
+
+def test_tiles_change_the_work_and_not_the_result():
+    x = draw((1, 40, 2, 16), (1, 40, 2, 16), (1, 40, 2, 16), seed=5)
+    want = hvp_in(None, 40)[0](*x)
+    for tiles, implementation in (((7, 11), "xla_chunked"), ((16, 32), "interpret_triton")):
+        for g, w in zip(hvp_in(tiles, 40, implementation)[0](*x), want):
+            np.testing.assert_allclose(g, w, atol=1e-5 * float(jnp.abs(w).max()))
+    small, large = (
+        run.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+        for run, shapes in (hvp_in((n, n), 512) for n in (16, 512))
+    )
+    assert large > small + 512 * 512 * 4
+
+
+@pytest.mark.parametrize(
+    ("platform", "implementation", "tiles", "reason"),
+    [
+        ("tpu", None, (100, 256), "pallas_tpu.*multiples of 128 queries, or all 512, not 100"),
+        ("cuda", None, (128, 48), "pallas_triton.*powers of two from 16 keys, not 48"),
+        ("cpu", "xla", (128, 128), "xla.*only tile is the whole"),
+    ],
+)
+def test_tiles_that_cannot_run_raise(platform, implementation, tiles, reason):
+    """Also where the platform chooses: not another implementation in silence."""
+    run, shapes = hvp_in(tiles, 512, implementation)
+    with pytest.raises(ValueError, match=f"tiles.*{reason}"):
+        jax.export.export(run, platforms=(platform,))(*shapes)
+
+
+def test_tiles_of_kernels():
+    """The kernels of every platform take them."""
+    run, shapes = hvp_in((128, 256), 512)
+    unchecked = [jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")]
+    jax.export.export(run, platforms=("cpu", "tpu", "cuda"), disabled_checks=unchecked)(*shapes)

@@ -1,5 +1,7 @@
 """Attention over keys on a ring of eight devices against attention on one."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,20 +96,60 @@ def test_agrees_with_one_device(mesh, check_vma, options, segments):
             np.testing.assert_allclose(g, w, rtol=0, atol=1e-12 * float(jnp.abs(w).max()))
 
 
+ROWS, KEYS = PartitionSpec(None, None, "seq"), PartitionSpec(None, None, None, "seq")
+
+
+def ring_of_pairs(bias_spec, mask_spec, **options):
+    mesh, spec = MESHES["eight"]
+    local = lambda *x: ring_attention(*x, axis_name="seq", return_lse=True, **options)  # noqa: E731
+    specs = (spec, spec, spec, bias_spec, mask_spec)
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=spec)
+
+
+@pytest.mark.parametrize(
+    ("bias", "mask", "options"),
+    [
+        (((1, 4, 40, 40), ROWS), ((2, 1, 40, 40), ROWS), {"logits_soft_cap": 3.0}),
+        (((2, 1, 1, 40), KEYS), ((40,), PartitionSpec("seq")), {"tiles": (3, 2)}),
+        (((4, 1, 40), PartitionSpec()), ((2, 1, 40, 1), ROWS), {"dropout_rate": 0.4}),
+    ],
+    ids=["rows", "keys", "shared"],
+)
+def test_bias_mask_and_dropout_agree_with_one_device(bias, mask, options):
+    """Split by rows, by keys that travel, or the same everywhere; with the bias' derivatives."""
+    rng = np.random.default_rng(2)
+    shown = jnp.asarray(rng.random(mask[0]) < 0.6).at[..., 0].set(True)
+    if "dropout_rate" in options:
+        options = options | {"dropout_rng": jax.random.key(3)}
+    attend = ring_of_pairs(bias[1], mask[1], **options)
+    whole = functools.partial(dot_product_attention, return_lse=True, **options)
+    with jax.enable_x64(True):
+        x, t = ((*draw(seed), jnp.asarray(rng.standard_normal(bias[0]))) for seed in (0, 1))
+        got, want = (
+            everything(lambda *x, f=f: f(*x[:4], shown), None)(x, t) for f in (attend, whole)
+        )
+        for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(g, w, rtol=0, atol=1e-12 * float(jnp.abs(w).max()))
+
+
 def test_third_order_and_hessian_of_replicated_queries():
     """The reference beyond the kernels gathers the keys; vmap goes through the ring."""
-    mesh, spec = MESHES["eight"]
+    options = {"dropout_rate": 0.3, "dropout_rng": jax.random.key(0), "is_causal": True}
+    pairs = jnp.asarray(np.linspace(-1, 1, 16))[None, None, None], jnp.ones((1, 1, 16, 16), bool)
+    functions = (
+        ring_of_pairs(KEYS, ROWS, **options),
+        functools.partial(dot_product_attention, return_lse=True, **options),
+    )
     with jax.enable_x64(True):
-        x, t = draw(0, 1, 8), draw(1, 1, 8)
-        losses = [
-            lambda q, f=f: jnp.sum(jnp.sin(f(q, *x[1:])[0])) for f in (ring(mesh, spec), whole())
-        ]
+        x, t = draw(0, 1, 16), draw(1, 1, 16)
+        losses = [lambda q, f=f: jnp.sum(jnp.sin(f(q, *x[1:], *pairs)[0])) for f in functions]
         step = lambda loss: lambda q: jax.jvp(jax.grad(loss), (q,), (t[0],))[1]  # noqa: E731
-        third = [jax.jit(lambda q, f=f: jax.jvp(step(f), (q,), (q,))[1])(x[0]) for f in losses]
+        run = functools.partial(jax.jit, compiler_options=FAST)
+        third = [run(lambda q, f=f: jax.jvp(step(f), (q,), (q,))[1])(x[0]) for f in losses]
         np.testing.assert_allclose(*third, atol=1e-12)
         many = jnp.stack([t[0], 2 * t[0], x[0]])
         products = [
-            jax.jit(jax.vmap(lambda t, f=f: jax.jvp(jax.grad(f), (x[0],), (t,))[1]))(many)
+            run(jax.vmap(lambda t, f=f: jax.jvp(jax.grad(f), (x[0],), (t,))[1]))(many)
             for f in losses
         ]
         np.testing.assert_allclose(*products, atol=1e-12)
