@@ -1,6 +1,7 @@
 """Optax transformations: `scale_by_x`, the rule alone, beside `x`, ready to use."""
 
 from .adahessian import AdahessianState, adahessian, scale_by_adahessian
+from .bilevel import BoRep, BoRepState, adjoint_hypergradient, bo_rep, hypergradient
 from .block_coordinate import block_step, select_block
 from .clipping import coordinate_clip
 from .curvature import CurvaturePlan, curvature_plan, wants_curvature
@@ -58,6 +59,8 @@ from .udim import udim_inconsistency, udim_perturb
 
 __all__ = [
     "AdahessianState",
+    "BoRep",
+    "BoRepState",
     "CurvaturePlan",
     "FederatedOptimizer",
     "FederatedState",
@@ -74,7 +77,9 @@ __all__ = [
     "SophiaState",
     "SubgmState",
     "adahessian",
+    "adjoint_hypergradient",
     "block_step",
+    "bo_rep",
     "constrain_hyperparameters",
     "coordinate_clip",
     "curvature_plan",
@@ -88,6 +93,7 @@ __all__ = [
     "grassmann_sgd",
     "group_envelope",
     "group_envelope_prox",
+    "hypergradient",
     "local_oracle",
     "m_fac",
     "mesa_loss",
