@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 DEMO := adahessian mala stablemax_perpgrad
 
-.PHONY: demo test lint format bench bench-attention tables picture clean
+.PHONY: demo test lint format bench bench-attention bench-optim tables picture clean
 
 demo: $(VENV)/.train
 	$(BIN)/papyrax reproduce $(DEMO) --out build/demo
@@ -35,6 +35,9 @@ bench: $(VENV)/.bench
 
 bench-attention: $(VENV)/.bench
 	$(BIN)/papyrax bench attention --causal
+
+bench-optim: $(VENV)/.bench
+	$(BIN)/python benchmarks/optimizers.py
 
 clean:
 	rm -rf build $(VENV) report.html

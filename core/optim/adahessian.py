@@ -222,7 +222,11 @@ def scale_by_adahessian(
             c1 = one_minus_power(b1, count, wide)
             c2 = one_minus_power(b2, jnp.maximum(refreshes, 1), wide)
             root = jnp.sqrt(v.astype(wide) / c2)
-            root = jnp.maximum(root, jnp.maximum(min_curvature, relative_floor * jnp.mean(root)))
+            floor = min_curvature
+            if not (isinstance(relative_floor, int | float) and relative_floor == 0):
+                # A reduction: the leaf would be read twice.
+                floor = jnp.maximum(floor, relative_floor * jnp.mean(root))
+            root = jnp.maximum(root, floor)
             denominator = jnp.where(refreshes > 0, jnp.power(root, hessian_power) + eps, 1)
             step = safe_divide(m.astype(wide) / c1, averaging.spread(denominator, g))
             return step.astype(g.dtype)
