@@ -100,6 +100,12 @@ from .hyperbolic import (
     hyperbolic_cross_entropy_loss,
     to_poincare,
 )
+from .interpolation import (
+    interpolated_contrastive_loss,
+    interpolated_multi_similarity_loss,
+    mix_features,
+    mixed_pair_targets,
+)
 from .label_dro import (
     AldrKlState,
     aldr_kl,
@@ -282,6 +288,8 @@ __all__ = [
     "info_nce_loss",
     "instance_level_loss",
     "interpolated_bag_loss",
+    "interpolated_contrastive_loss",
+    "interpolated_multi_similarity_loss",
     "ipo_loss",
     "isogclr_init",
     "isogclr_loss",
@@ -301,6 +309,8 @@ __all__ = [
     "mae_loss",
     "mapo_loss",
     "margin_cosines",
+    "mix_features",
+    "mixed_pair_targets",
     "mixup_ndcg_loss",
     "mixup_ranking_loss",
     "multi_head_contrastive_loss",

@@ -41,6 +41,7 @@ from .representation import (
     rankme,
     tolerance,
     uniformity,
+    utilization,
 )
 from .retrieval import (
     RetrievalScores,
@@ -89,6 +90,7 @@ __all__ = [
     "tolerance",
     "top_k_accuracy",
     "uniformity",
+    "utilization",
     "verification_errors",
     "within_class_variability",
 ]

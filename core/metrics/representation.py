@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..losses.batch_pairs import in_batch
+from ..losses.batch_pairs import across, in_batch
 from ..losses.pairs import check_pair_labels, either
 from ..losses.similarity import pairwise_cosine, pairwise_squared_euclidean
 from ..numerics import (
@@ -25,10 +25,10 @@ from ..numerics import (
 Embeddings = Float[Array, "batch features"]
 
 
-def _check(embeddings: Any) -> None:
-    check_floating(embeddings=embeddings)
-    check_rank("embeddings", embeddings, 2)
-    check(jnp.shape(embeddings)[0] > 0, "embeddings", "got no rows, takes one or more")
+def _check(embeddings: Any, name: str = "embeddings") -> None:
+    check_floating(**{name: embeddings})
+    check_rank(name, embeddings, 2)
+    check(jnp.shape(embeddings)[0] > 0, name, "got no rows, takes one or more")
 
 
 def uniformity(
@@ -135,6 +135,41 @@ def tolerance(
     n = len(embeddings)
     total = jnp.sum(pairs.total(lambda b: jnp.where(b.positive, b.values, 0)))
     return restore(total / max(n * (n - 1), 1), embeddings)
+
+
+def utilization(
+    queries: Float[Array, "queries features"],
+    references: Float[Array, "references features"],
+    *,
+    chunk_size: int | None = None,
+) -> Float[Array, "queries"]:
+    """How far each test embedding is from what training has seen; lower is better explored.
+
+    `min_x |q - x|^2` over the training embeddings `x`, clean or mixed. Further references never
+    raise it.
+
+    Args:
+      queries: test embeddings [queries, features].
+      references: training embeddings [references, features].
+      chunk_size: look at so many references at a time; all for None.
+
+    Returns:
+      One value a query [queries]; the paper's is their mean.
+
+    Raises:
+      ValueError: if a shape or dtype does not fit.
+
+    Source: It Takes Two to Tango: Mixup for Deep Metric Learning, arXiv 2106.04990, utilization.
+
+    >>> x = jnp.array([[0.0, 0.0], [4.0, 0.0]])
+    >>> utilization(jnp.array([[3.0, 0.0]]), x).tolist()
+    [1.0]
+    """
+    _check(queries, "queries")
+    _check(references, "references")
+    check_shape("references", references, (None, jnp.shape(queries)[1]), "as queries")
+    pairs = across(queries, references, compare=pairwise_squared_euclidean, chunk_size=chunk_size)
+    return restore(pairs.largest(either, -1), queries, references)
 
 
 def rankme(embeddings: Embeddings, *, epsilon: float = 1e-7) -> Float[Array, ""]:

@@ -162,6 +162,22 @@ CASES = [
         bad=(*BAD_EMBEDDINGS, Bad("labels: got dtype", {"labels": np.zeros(QUERIES)})),
     ),
     Case(
+        "papyrax.metrics.utilization",
+        lambda rng: {
+            "queries": rng.normal(size=(QUERIES, FEATURES)),
+            "references": rng.normal(size=(ITEMS, FEATURES)),
+        },
+        ("queries", "references"),
+        static={"chunk_size": 4},
+        rows_in=("queries",),
+        bad=(
+            Bad("queries: got shape", {"queries": np.zeros(QUERIES)}),
+            Bad("references: got shape", {"references": np.zeros((ITEMS, FEATURES + 1))}),
+            Bad("references: got no rows", {"references": np.zeros((0, FEATURES))}),
+            Bad("chunk_size", {"chunk_size": 0}),
+        ),
+    ),
+    Case(
         "papyrax.metrics.rankme",
         embedded,
         ("embeddings",),
