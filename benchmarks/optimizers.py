@@ -1,18 +1,24 @@
 """What curvature costs: steps of second-order optimizers in gradients of the same model.
 
     python benchmarks/optimizers.py [--models mlp convnet transformer] [--repeats N] [--no-torch]
+        [--traffic]
 
 All programs of a model take turns in one process; printed are medians of CPU time, of the ratio of
 each turn's to the gradient's of that turn, and what XLA allocates for temporary arrays. "k = 10" is
 the mean over ten steps of which one has an estimate of curvature. Where PyTorch is installed, the
 same model is trained there by AdaHessian, with PyTorch's own gradient beside it.
+
+With `--traffic`, AdaHessian's update alone is compiled for a TPU v5e (which takes libtpu, but no
+TPU) by XLA and as a Pallas kernel; printed are the bytes that are read and written, over the least.
 """
 
 import argparse
 import functools
 import importlib.util
 import itertools
+import math
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -272,13 +278,88 @@ def ratio(times: dict[str, list[float]], above: str, below: str) -> float:
     return statistics.median(a / b for a, b in zip(times[above], times[below], strict=True))
 
 
+SIZES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1}
+FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant"}
+# Prefetches: what they read, the kernel that waits for them does not read again.
+AHEAD = {"copy-start", "copy-done", "slice-start", "slice-done"}
+
+
+def traffic(hlo: str) -> tuple[int, int]:
+    """Bytes that the instructions of a compiled program read and write, and how many launch."""
+
+    def size(shape: str) -> int:
+        found = re.findall(r"(\w+)\[([\d,]*)\]", shape)
+        return sum(
+            SIZES[dtype] * math.prod(int(n) for n in dims.split(",") if n)
+            for dtype, dims in found
+            if dtype in SIZES
+        )
+
+    sizes: dict[str, int] = {}
+    moved = launches = 0
+    for line in hlo.split("\nENTRY ")[1].splitlines()[1:]:
+        match = re.match(r"\s*(?:ROOT )?(%[\w.\-]+) = (.*?) ([\w\-]+)\((.*)$", line)
+        if match is None:
+            continue
+        name, shape, opcode, rest = match.groups()
+        sizes[name] = size(shape)
+        is_join = opcode == "custom-call" and "ConcatBitcast" in rest  # of prefetched slices
+        if opcode in FREE | AHEAD or is_join:
+            continue
+        operands = re.findall(r"%[\w.\-]+", rest.split("), ")[0])
+        moved += sizes[name] + sum(sizes.get(o, 0) for o in operands)
+        launches += sizes[name] > 100
+    return moved, launches
+
+
+def print_traffic() -> None:
+    """AdaHessian's update of a model of large and small leaves, compiled for a TPU."""
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    from jax.experimental import topologies
+
+    device = topologies.get_topology_desc(platform="tpu", topology_name="v5e:1x1").devices[0]
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    shapes = {"embed": (32768, 1024), "up": (1024, 4096), "down": (4096, 1024), "head": (1000, 10)}
+    shapes |= {"conv": (3, 3, 256, 512), **{f"scale{i}": (1024,) for i in range(20)}}
+
+    def placed(tree: Any) -> Any:
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+        )
+
+    params = placed({k: jax.ShapeDtypeStruct(s, jnp.float32) for k, s in shapes.items()})
+    plain = optim.adahessian(0.1, weight_decay=0.01)
+
+    def by_optax(p: Any, state: Any, g: Any, estimate: Any) -> Any:
+        updates, state = plain.update(g, state, p, curvature=estimate)
+        return optax.apply_updates(p, updates), state
+
+    steps: dict[str, tuple[Any, Any]] = {"adahessian, XLA": (plain.init, by_optax)}
+    for name in ("xla", "pallas_tpu"):
+        tx = optim.fused_adahessian(0.1, weight_decay=0.01, implementation=name)
+        steps[f"fused_adahessian, {name}"] = tx.init, tx.step
+    print(f"\n### {len(shapes)} leaves, v5e\n\n| update | bytes over the least | launches |")
+    print("|---|--:|--:|")
+    for name, (init, step) in steps.items():
+        state = placed(jax.eval_shape(init, params))
+        fn = lambda p, s, g, d, step=step: step(p, s, g, curvature.Curvature(d))  # noqa: E731
+        compiled = jax.jit(fn, donate_argnums=(0, 1)).lower(params, state, params, params).compile()
+        moved, launches = traffic(compiled.as_text())
+        size = lambda tree: sum(x.size * 4 for x in jax.tree.leaves(tree))  # noqa: E731
+        print(f"| {name} | {moved / (4 * size(params) + 2 * size(state)):.4f} | {launches} |")
+
+
 def main() -> None:
     """Print a table a model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--no-torch", action="store_true")
+    parser.add_argument("--traffic", action="store_true", help="of the update, instead")
     a = parser.parse_args()
+    if a.traffic:
+        print_traffic()
+        return
     for name in a.models:
         model = MODELS[name]()
         runs, memory = programs(model)

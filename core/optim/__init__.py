@@ -13,6 +13,7 @@ from .federated import (
     fedsam,
     fedspeed,
 )
+from .fused import FusedOptimizer, fused_adahessian
 from .gns_newton import (
     GnsNewtonState,
     LocalOracle,
@@ -64,6 +65,7 @@ __all__ = [
     "CurvaturePlan",
     "FederatedOptimizer",
     "FederatedState",
+    "FusedOptimizer",
     "GnsNewtonState",
     "GrassmannState",
     "GroupEnvelopeState",
@@ -89,6 +91,7 @@ __all__ = [
     "fedprox",
     "fedsam",
     "fedspeed",
+    "fused_adahessian",
     "gns_newton",
     "grassmann_sgd",
     "group_envelope",

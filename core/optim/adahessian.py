@@ -18,6 +18,7 @@ from .curvature import (
     refreshed,
     resolve,
 )
+from .decay import decayed_weights
 
 Average = Literal["spatial", "none"] | int | Callable[[tuple[int, ...]], tuple[int, ...]]
 AverageOf = Literal["abs", "signed"]
@@ -318,5 +319,5 @@ def adahessian(
         update_interval=update_interval,
         seed=seed,
     )
-    decay = optax.add_decayed_weights(weight_decay, mask)
+    decay = decayed_weights(weight_decay, mask)
     return optax.chain(rule, decay, optax.scale_by_learning_rate(learning_rate))

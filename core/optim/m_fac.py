@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from ..curvature.inverse_fisher import HIGHEST, ridge_cholesky
 from ..curvature.trees import is_floating
 from ..numerics import accumulation_dtype, check, check_count, check_positive, check_range
+from .decay import decayed_weights
 
 Blocks = Literal["all", "leaf"]
 
@@ -218,7 +219,7 @@ def m_fac(
     rule = scale_by_m_fac(damping, window=window, blocks=blocks, buffer_dtype=buffer_dtype)
     return optax.with_extra_args_support(
         optax.chain(
-            optax.add_decayed_weights(weight_decay, mask),
+            decayed_weights(weight_decay, mask),
             rule,
             optax.ema(momentum, debias=False),
             optax.scale_by_learning_rate(learning_rate),

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from ..curvature.trees import is_floating
 from ..numerics import accumulation_dtype, check, check_range, safe_divide, safe_sqrt
+from .decay import decayed_weights
 from .gns_newton import LocalOracle, resolve_oracle
 
 
@@ -165,7 +166,7 @@ def sam(
     return optax.with_extra_args_support(
         optax.chain(
             scale_by_sam(rho, adaptive=adaptive, eta=eta),
-            optax.add_decayed_weights(weight_decay, mask),
+            decayed_weights(weight_decay, mask),
             optax.trace(momentum, nesterov),
             optax.scale_by_learning_rate(learning_rate),
         )

@@ -18,6 +18,7 @@ from .curvature import (
     refreshed,
     resolve,
 )
+from .decay import decayed_weights
 
 Form = Literal["paper", "levanter", "official"]
 
@@ -327,5 +328,5 @@ def _sophia(
 ) -> optax.GradientTransformationExtraArgs:
     check_range("learning_rate", None if callable(learning_rate) else learning_rate, 0)
     check_range("weight_decay", weight_decay, 0)
-    decay = optax.add_decayed_weights(weight_decay, mask)
+    decay = decayed_weights(weight_decay, mask)
     return optax.chain(scale_by_sophia(**rule), decay, optax.scale_by_learning_rate(learning_rate))
