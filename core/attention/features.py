@@ -1,13 +1,14 @@
-"""Feature maps of linear attention, and causal sums over keys in chunks."""
+"""Feature maps of linear attention, and causal sums over keys, chunk by chunk."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..kernels.op import vary_alike
 from ..numerics import check
 
 FeatureMap = Literal["elu", "relu"] | Callable[[Array], Array]
@@ -43,29 +44,22 @@ def feature_map_of(feature_map: FeatureMap) -> Callable[[Array], Array]:
     return _MAPS[feature_map]
 
 
-def causal_sums(
-    query: Float[Array, "B T K G H"],
-    key: Float[Array, "B T K H"],
-    value: Float[Array, "B T K E"],
-    initial: Float[Array, "B K H E"],
-    chunk_size: int,
-    precision: jax.lax.PrecisionLike = None,
-) -> tuple[Float[Array, "B T K G E"], Float[Array, "B K H E"]]:
-    """`q_i . (initial + sum_{j <= i} k_j v_j^T)` for every i, in time linear in T.
+def scan_chunks(
+    step: Callable[..., tuple[Any, Array]], state: Any, arrays: Sequence[Array], chunk_size: int
+) -> tuple[Any, Float[Array, "B T ..."]]:
+    """`state, out = step(state, *chunk)` for one chunk of tokens after the other.
 
-    The sum over whole chunks before i is a state [H, E]; the sum inside the chunk is a product of
-    a triangular [chunk, chunk] matrix with the values.
+    What a chunk computes is computed again in the backward pass, so that all that is kept between
+    the passes is the state before each chunk.
 
     Args:
-      query: [batch, length, key_heads, group, dim].
-      key: [batch, length, key_heads, dim].
-      value: [batch, length, key_heads, value_dim].
-      initial: [batch, key_heads, dim, value_dim].
+      step: takes the state and a chunk [batch, chunk, ...] of each array.
+      state: a pytree of arrays.
+      arrays: [batch, length, ...]; the last chunk is filled up with zeros.
       chunk_size: tokens a chunk.
-      precision: of the products.
 
     Returns:
-      The sums [batch, length, key_heads, group, value_dim] and the state after the last token.
+      The state after the last chunk, and the outputs [batch, length, ...].
 
     Raises:
       ValueError: if `chunk_size` is not a positive integer.
@@ -75,7 +69,7 @@ def causal_sums(
         "chunk_size",
         f"got {chunk_size!r}, takes an integer above 0",
     )
-    length = key.shape[1]
+    length = arrays[0].shape[1]
     size = min(int(chunk_size), max(length, 1))
     chunks = -(-length // size)
 
@@ -83,27 +77,46 @@ def causal_sums(
         x = jnp.pad(x, ((0, 0), (0, chunks * size - length)) + ((0, 0),) * (x.ndim - 2))
         return jnp.moveaxis(x.reshape(x.shape[0], chunks, size, *x.shape[2:]), 1, 0)
 
+    def one(state: Any, chunk: tuple[Array, ...]) -> tuple[Any, Array]:
+        return step(state, *chunk)
+
+    # Inside shard_map the carry of a scan must vary over the mesh axes that its inputs vary over.
+    leaves, tree = jax.tree.flatten((state, tuple(map(cut, arrays))))
+    state, pieces = jax.tree.unflatten(tree, vary_alike(*leaves))
+    last, out = jax.lax.scan(jax.checkpoint(one, prevent_cse=False), state, pieces)
+    out = jnp.moveaxis(out, 0, 1)
+    return last, out.reshape(out.shape[0], chunks * size, *out.shape[3:])[:, :length]
+
+
+def chunk_sums(
+    query: Float[Array, "B T K G H"],
+    key: Float[Array, "B T K H"],
+    value: Float[Array, "B T K E"],
+    initial: Float[Array, "B K H E"],
+    precision: jax.lax.PrecisionLike = None,
+) -> tuple[Float[Array, "B T K G E"], Float[Array, "B K G T S"], Float[Array, "B K H E"]]:
+    """`q_i . (initial + sum_{j <= i} k_j v_j^T)` for every i of one chunk.
+
+    Args:
+      query: [batch, chunk, key_heads, group, dim].
+      key: [batch, chunk, key_heads, dim].
+      value: [batch, chunk, key_heads, value_dim].
+      initial: the sum over the chunks before [batch, key_heads, dim, value_dim].
+      precision: of the products.
+
+    Returns:
+      The sums [batch, chunk, key_heads, group, value_dim], the products of queries with keys of the
+      chunk up to theirs [batch, key_heads, group, chunk, chunk], and the state after the chunk.
+    """
+
     def product(equation: str, *arrays: Array) -> Array:
         return jnp.einsum(equation, *arrays, precision=precision)
 
-    lower = np.tril(np.ones((size, size), bool))
-
-    def one(state: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        q, k, v = chunk
-        scores = jnp.where(lower, product("btkgh,bskh->bkgts", q, k), 0)
-        inside = product("bkgts,bske->btkge", scores, v)
-        before = product("btkgh,bkhe->btkge", q, state)
-        return state + product("bskh,bske->bkhe", k, v), before + inside
-
-    # A sum over no tokens: zero, but varying over the same mesh axes as the inputs, which the
-    # carry of a scan inside shard_map must.
-    initial = initial + product("bskh,bske->bkhe", key[:, :0], value[:, :0])
-    # Scores are formed again in the backward pass, which then keeps one state a chunk and no more.
-    last, out = jax.lax.scan(
-        jax.checkpoint(one, prevent_cse=False), initial, (cut(query), cut(key), cut(value))
-    )
-    out = jnp.moveaxis(out, 0, 1)
-    return out.reshape(out.shape[0], chunks * size, *out.shape[3:])[:, :length], last
+    lower = np.tril(np.ones((key.shape[1],) * 2, bool))
+    scores = jnp.where(lower, product("btkgh,bskh->bkgts", query, key), 0)
+    out = product("bkgts,bske->btkge", scores, value)
+    out = out + product("btkgh,bkhe->btkge", query, initial)
+    return out, scores, initial + product("bskh,bske->bkhe", key, value)
 
 
 def align(length: int, *arrays: Float[Array, "B S ..."]) -> tuple[Float[Array, "B T ..."], ...]:

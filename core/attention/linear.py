@@ -1,5 +1,6 @@
 """Linear attention: a kernel of feature maps, summed over the keys before the queries see it."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -7,10 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..numerics import check, check_range, restore, safe_divide, upcast
-from .arguments import check_attention, check_no_bias, split_heads, visible
-from .features import FeatureMap, align, causal_sums, feature_map_of
+from .arguments import Heads, check_attention, check_no_bias, split_heads, visible
+from .features import FeatureMap, align, chunk_sums, feature_map_of, scan_chunks
 
 Implementation = Literal["linear", "quadratic"]
+Read = Callable[[Array, Array], Array]
+"""From sums over the keys of K_ij v_j [..., value_dim] and of K_ij [...] to what queries get."""
 
 
 class LinearAttentionState(NamedTuple):
@@ -59,11 +62,16 @@ def weigh(weights: Float[Array, "B N T S"], value: Any, precision: Any = None) -
     return out.reshape(batch, queries, heads, value_dim)
 
 
-def _divide(out: Array, total: Array, normalize: bool, epsilon: float, scale: Any) -> Array:
+def _divide(normalize: bool, epsilon: float, scale: Any) -> Read:
     """Scale sums over the keys [..., value_dim], and divide them by their total [...]."""
-    if normalize:
-        return safe_divide(scale * out, (scale * total + epsilon)[..., None])
-    return scale * out
+    factor = 1.0 if scale is None else scale
+
+    def read(out: Array, total: Array) -> Array:
+        if normalize:
+            return safe_divide(factor * out, (factor * total + epsilon)[..., None])
+        return factor * out
+
+    return read
 
 
 def linear_attention(
@@ -138,14 +146,14 @@ def linear_attention(
             precision=precision,
         )
         return restore(weigh(weights, upcast(value), precision), query, key, value)
-    out, total = kernel_sums(
+    out = kernel_sums(
         *(query, key, value, mask),
         feature_map=feature_map,
         is_causal=is_causal,
         chunk_size=chunk_size,
         precision=precision,
+        read=_divide(normalize, epsilon, scale),
     )
-    out = _divide(out, total, normalize, epsilon, 1.0 if scale is None else scale)
     return restore(out, query, key, value)
 
 
@@ -159,7 +167,8 @@ def kernel_sums(
     is_causal: bool,
     chunk_size: int,
     precision: jax.lax.PrecisionLike,
-) -> tuple[Float[Array, "B T N E"], Float[Array, "B T N"]]:
+    read: Read,
+) -> Float[Array, "B T N E"]:
     """Sums over the keys of `K_ij v_j` and of `K_ij = phi(q_i) . phi(k_j)`, in linear time.
 
     Args:
@@ -171,36 +180,46 @@ def kernel_sums(
       is_causal: as in `linear_attention`.
       chunk_size: as in `linear_attention`.
       precision: as in `linear_attention`.
+      read: what becomes of the two sums, [batch, queries, key_heads, group, value_dim] and without
+        the last axis, in float32 or float64.
 
     Returns:
-      [batch, queries, heads, value_dim] and [batch, queries, heads], in float32 or float64.
+      What `read` returns, [batch, queries, heads, value_dim].
     """
     phi = feature_map_of(feature_map)
     heads = split_heads(query, key, value, mask)
-    q, k, v = phi(heads.query), phi(heads.key) * heads.present[..., None], heads.value
     if is_causal:
-        k, v = align(q.shape[1], k, v)
-        out, total, _ = _causal(linear_attention_init(k, v), q, k, v, chunk_size, precision)
+        k, v, present = align(query.shape[1], heads.key, heads.value, heads.present)
+        state = linear_attention_init(phi(k[:, :1]), v[:, :1])
+        _, out = _causal(state, Heads(heads.query, k, v, present), phi, chunk_size, precision, read)
     else:
-        key_value = jnp.einsum("bskh,bske->bkhe", k, v, precision=precision)
-        out = jnp.einsum("btkgh,bkhe->btkge", q, key_value, precision=precision)
+        q, k = phi(heads.query), phi(heads.key) * heads.present[..., None]
+        key_value = jnp.einsum("bskh,bske->bkhe", k, heads.value, precision=precision)
+        sums = jnp.einsum("btkgh,bkhe->btkge", q, key_value, precision=precision)
         total = jnp.einsum("btkgh,bkh->btkg", q, jnp.sum(k, axis=1), precision=precision)
-    return out.reshape(*query.shape[:3], value.shape[-1]), total.reshape(query.shape[:3])
+        out = read(sums, total)
+    return out.reshape(*query.shape[:3], value.shape[-1])
 
 
 def _causal(
     state: LinearAttentionState,
-    q: Float[Array, "B T K G H"],
-    k: Float[Array, "B T K H"],
-    v: Float[Array, "B T K E"],
+    heads: Heads,
+    phi: Callable[[Array], Array],
     chunk_size: int,
     precision: jax.lax.PrecisionLike,
-) -> tuple[Float[Array, "B T K G E"], Float[Array, "B T K G"], LinearAttentionState]:
-    """Sums of K_ij v_j and of K_ij over the state's tokens and those up to i; the next state."""
-    out, key_value = causal_sums(q, k, v, state.key_value, chunk_size, precision)
-    key_sum = state.key_sum[:, None] + jnp.cumsum(k, axis=1)
-    total = jnp.einsum("btkgh,btkh->btkg", q, key_sum, precision=precision)
-    return out, total, LinearAttentionState(state.key_sum + jnp.sum(k, axis=1), key_value)
+    read: Read,
+) -> tuple[LinearAttentionState, Float[Array, "B T K G E"]]:
+    """The next state, and what is read from the sums over the state's tokens and those up to i."""
+
+    def step(state: Any, query: Array, key: Array, value: Array, present: Array) -> Any:
+        q, k = phi(query), phi(key) * present[..., None]
+        out, scores, key_value = chunk_sums(q, k, value, state.key_value, precision)
+        before = jnp.einsum("btkgh,bkh->btkg", q, state.key_sum, precision=precision)
+        total = before + jnp.moveaxis(jnp.sum(scores, axis=-1), 3, 1)
+        after = LinearAttentionState(state.key_sum + jnp.sum(k, axis=1), key_value)
+        return after, read(out, total)
+
+    return scan_chunks(step, state, heads, chunk_size)
 
 
 def linear_attention_init(
@@ -287,9 +306,8 @@ def linear_attention_step(
     check_range("epsilon", epsilon, 0)
     phi = feature_map_of(feature_map)
     heads = split_heads(query, key, value, mask)
-    q, k = phi(heads.query), phi(heads.key) * heads.present[..., None]
-    out, total, state = _causal(state, q, k, heads.value, chunk_size, precision)
-    out = _divide(out, total, normalize, epsilon, 1.0 if scale is None else scale)
+    read = _divide(normalize, epsilon, scale)
+    state, out = _causal(state, heads, phi, chunk_size, precision, read)
     return restore(out.reshape(*query.shape[:3], value.shape[-1]), query, key, value), state
 
 

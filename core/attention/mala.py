@@ -1,5 +1,7 @@
 """Magnitude-aware linear attention (MALA)."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -8,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..numerics import check, check_range, restore, safe_divide, upcast
 from .arguments import Heads, check_attention, check_no_bias, split_heads, visible
-from .features import FeatureMap, align, causal_sums, feature_map_of
+from .features import FeatureMap, align, chunk_sums, feature_map_of, scan_chunks
 from .linear import Implementation, check_implementation, check_step, weigh
 from .rope import Rope, Rotary, apply_rope, rope_pair
 
@@ -43,24 +45,32 @@ class _Features(NamedTuple):
     k_turned: Float[Array, "B S K H"]
 
 
-def _features(heads: Heads, feature_map: FeatureMap, rope: Rope | None) -> _Features:
-    phi = feature_map_of(feature_map)
-    q, k = phi(heads.query), phi(heads.key)
-    pair = rope_pair(rope)
-    if pair is None:
-        return _Features(q, k, q, k)
+Map = Callable[[Array], Array]
+Pair = tuple[Rotary, Rotary]
 
-    def turn(name: str, x: Array, rotary: Rotary) -> Array:
-        got = tuple(jnp.shape(rotary.cos))
-        takes = (x.shape[1], x.shape[-1])
+
+def _checked_pair(rope: Rope | None, phi: Map, query: Array, key: Array) -> Pair | None:
+    """The angles of queries and keys, as long and as wide as the features that they turn."""
+    pair = rope_pair(rope)
+    for name, x, rotary in zip(("query", "key"), (query, key), pair or (), strict=False):
+        got, takes = jnp.shape(rotary.cos), (x.shape[1], jax.eval_shape(phi, x).shape[-1])
         check(
             got[-2:] == takes,
             "rope",
             f"got angles of shape {got} for the {name}, takes [..., {takes[0]}, {takes[1]}]",
         )
+    return pair
+
+
+def _features(query: Array, key: Array, phi: Map, pair: Pair | None) -> _Features:
+    q, k = phi(query), phi(key)
+    if pair is None:
+        return _Features(q, k, q, k)
+
+    def turn(x: Array, rotary: Rotary) -> Array:
         return apply_rope(x.reshape(*x.shape[:2], -1, x.shape[-1]), rotary).reshape(x.shape)
 
-    return _Features(q, k, turn("query", q, pair[0]), turn("key", k, pair[1]))
+    return _Features(q, k, turn(q, pair[0]), turn(k, pair[1]))
 
 
 def _kernel_factor(kernel_scale: str, scale: Any, dim: int, count: Array) -> Array:
@@ -109,12 +119,11 @@ def _read(
     return (1 + inverse)[..., None] * moment + offset[..., None] * past.value_mean[:, :, :, None]
 
 
-def _causal(
+def _chunk(
     state: MalaState,
     x: _Features,
     value: Float[Array, "B T K E"],
     present: Float[Array, "B T K"],
-    chunk_size: int,
     precision: jax.lax.PrecisionLike,
 ) -> tuple[Float[Array, "B T K G E"], MalaState, MalaState]:
     """Moments over the state's tokens and those up to i; the means at each i; the next state.
@@ -136,12 +145,11 @@ def _causal(
     turned_mean = key_mean if x.k_turned is x.k else running(state.turned_mean, x.k_turned)
     value_mean = running(state.value_mean, value)
     before = jnp.concatenate([state.turned_mean[:, None], turned_mean[:, :-1]], axis=1)
-    moment, covariance = causal_sums(
+    moment, _, covariance = chunk_sums(
         x.q_turned,
         (x.k_turned - before) * present[..., None],
         value - value_mean,
         state.covariance,
-        chunk_size,
         precision,
     )
     past = MalaState(count, key_mean, turned_mean, value_mean, covariance)
@@ -149,6 +157,31 @@ def _causal(
         count[:, -1], key_mean[:, -1], turned_mean[:, -1], value_mean[:, -1], covariance
     )
     return moment, past, last
+
+
+def _causal(
+    state: MalaState,
+    heads: Heads,
+    phi: Map,
+    pair: Pair | None,
+    factor: Callable[[Array], Array],
+    epsilon: float,
+    chunk_size: int,
+    precision: jax.lax.PrecisionLike,
+) -> tuple[MalaState, Float[Array, "B T K G E"]]:
+    """The next state, and the outputs of queries that see the state's tokens and those up to i."""
+    angles = [x if x.ndim == 3 else x[None] for rotary in pair or () for x in rotary]
+    keys = align(heads.query.shape[1], heads.key, heads.value, heads.present, *angles[2:])
+    arrays = (heads.query, *keys[:3], *angles[:2], *keys[3:])
+
+    def step(state: Any, *chunk: Array) -> Any:
+        query, key, value, present, *angles = chunk
+        turns = (Rotary(*angles[:2]), Rotary(*angles[2:])) if angles else None
+        x = _features(query, key, phi, turns)
+        moment, past, after = _chunk(state, x, value, present, precision)
+        return after, _read(x, moment, past, factor(past.seen), epsilon, precision)
+
+    return scan_chunks(step, state, arrays, chunk_size)
 
 
 def mala(
@@ -235,13 +268,14 @@ def mala(
             precision=precision,
         )
         return restore(weigh(weights, upcast(value), precision), query, key, value)
-    heads = split_heads(query, key, value, mask)
-    x, present, v = _features(heads, feature_map, rope), heads.present, heads.value
+    heads, phi = split_heads(query, key, value, mask), feature_map_of(feature_map)
+    pair = _checked_pair(rope, phi, heads.query, heads.key)
+    factor = functools.partial(_kernel_factor, kernel_scale, scale, query.shape[-1])
     if is_causal:
-        k, k_turned, v, present = align(query.shape[1], x.k, x.k_turned, v, present)
-        x = x._replace(k=k, k_turned=k if x.k_turned is x.k else k_turned)
-        moment, past, _ = _causal(mala_init(k, v), x, v, present, chunk_size, precision)
+        state = mala_init(phi(heads.key[:, :1]), heads.value[:, :1])
+        _, out = _causal(state, heads, phi, pair, factor, epsilon, chunk_size, precision)
     else:
+        x, present, v = _features(heads.query, heads.key, phi, pair), heads.present, heads.value
         count = jnp.sum(present, axis=1, keepdims=True)
 
         def mean(y: Array) -> Array:
@@ -258,8 +292,7 @@ def mala(
         )
         moment = jnp.einsum("btkgh,bkhe->btkge", x.q_turned, covariance, precision=precision)
         past = MalaState(count, key_mean, turned_mean, value_mean, covariance)
-    factor = _kernel_factor(kernel_scale, scale, query.shape[-1], past.seen)
-    out = _read(x, moment, past, factor, epsilon, precision)
+        out = _read(x, moment, past, factor(count), epsilon, precision)
     return restore(out.reshape(*query.shape[:3], value.shape[-1]), query, key, value)
 
 
@@ -344,11 +377,10 @@ def mala_step(
     """
     check_step(query, key, value, mask)
     _check_options(kernel_scale, epsilon)
-    heads = split_heads(query, key, value, mask)
-    x = _features(heads, feature_map, rope)
-    moment, past, state = _causal(state, x, heads.value, heads.present, chunk_size, precision)
-    factor = _kernel_factor(kernel_scale, scale, query.shape[-1], past.seen)
-    out = _read(x, moment, past, factor, epsilon, precision)
+    heads, phi = split_heads(query, key, value, mask), feature_map_of(feature_map)
+    pair = _checked_pair(rope, phi, heads.query, heads.key)
+    factor = functools.partial(_kernel_factor, kernel_scale, scale, query.shape[-1])
+    state, out = _causal(state, heads, phi, pair, factor, epsilon, chunk_size, precision)
     return restore(out.reshape(*query.shape[:3], value.shape[-1]), query, key, value), state
 
 
@@ -396,7 +428,9 @@ def mala_weights(
     check_attention(query, key, key)
     _check_options(kernel_scale, epsilon)
     shown = visible(mask, is_causal, query, key)
-    x = _features(split_heads(query, key, key), feature_map, rope)
+    heads, phi = split_heads(query, key, key), feature_map_of(feature_map)
+    pair = _checked_pair(rope, phi, heads.query, heads.key)
+    x = _features(heads.query, heads.key, phi, pair)
     count = jnp.sum(shown, axis=-1, keepdims=True).astype(x.q.dtype)
     factor = _kernel_factor(kernel_scale, scale, query.shape[-1], count)
 

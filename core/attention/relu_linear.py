@@ -79,6 +79,10 @@ def relu_linear_attention(
         "scale",
         f"got shape {np.shape(factor)}, takes a number or one for each of {heads} heads",
     )
+
+    def read(out: Array, total: Array) -> Array:
+        return safe_divide(out, jnp.maximum(total, floor)[..., None])
+
     if implementation == "quadratic":
         kernel = linear_attention_weights(
             *(query, key, mask),
@@ -88,14 +92,14 @@ def relu_linear_attention(
             precision=precision,
         )
         total = jnp.swapaxes(jnp.sum(kernel, axis=-1), 1, 2)
-        out = weigh(kernel, upcast(value), precision)
+        out = read(weigh(kernel, upcast(value), precision), total)
     else:
-        out, total = kernel_sums(
+        out = kernel_sums(
             *(query, key, value, mask),
             feature_map="relu",
             is_causal=is_causal,
             chunk_size=chunk_size,
             precision=precision,
+            read=read,
         )
-    out = safe_divide(out, jnp.maximum(total, floor)[..., None])
     return restore(out * factor.astype(out.dtype)[..., None], query, key, value)

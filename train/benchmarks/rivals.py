@@ -107,8 +107,8 @@ def _of_torch(backend: str, problem: Problem, what: str) -> Program:
     arrays = [torch.tensor(a.swapaxes(1, 2)).to(**kind) for a in problem.arrays()]
     x, t = tuple(arrays[:3]), tuple(arrays[3:])
 
-    def value(*x: Any) -> Any:
-        return scaled_dot_product_attention(*x, is_causal=problem.causal)
+    def value(q: Any, k: Any, v: Any) -> Any:
+        return scaled_dot_product_attention(q, k, v, is_causal=problem.causal)
 
     def loss(*x: Any) -> Any:
         return value(*x).float().sin().sum()
