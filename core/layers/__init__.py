@@ -6,11 +6,13 @@ from .hyper import HyperConv, HyperLinear
 from .hyperzzw import MAGNet
 from .l2vit import L2ViTBlock, LocalConcentration
 from .mala import MALABlock
+from .mixed import Architecture, MixedOperation
 from .polarized import PolarizedSelfAttention
 from .self_attention import KeyValueCache, SelfAttention, TransformerBlock
 from .soft import SOFTBlock
 
 __all__ = [
+    "Architecture",
     "FixedCosineHead",
     "GrassmannHead",
     "HyperConv",
@@ -20,6 +22,7 @@ __all__ = [
     "LocalConcentration",
     "MAGNet",
     "MALABlock",
+    "MixedOperation",
     "PolarizedSelfAttention",
     "SOFTBlock",
     "SelfAttention",

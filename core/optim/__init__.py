@@ -45,6 +45,7 @@ from .online import (
 from .perpgrad import perpgrad, scale_by_perpgrad
 from .riemannian import GrassmannState, grassmann_sgd
 from .saf import SafState, mesa_loss, saf_init, saf_loss, trajectory_loss
+from .schedules import cosine_power_annealing
 from .self_tuning import (
     SelfTuning,
     SelfTuningState,
@@ -84,6 +85,7 @@ __all__ = [
     "bo_rep",
     "constrain_hyperparameters",
     "coordinate_clip",
+    "cosine_power_annealing",
     "curvature_plan",
     "entropic_mirror",
     "euclidean_mirror",
