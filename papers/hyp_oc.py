@@ -54,7 +54,7 @@ from papyrax.papers import (
     seed_range,
     silent,
 )
-from papyrax.papers.toys import mlp, mlp_init
+from papyrax.papers.toys import area_under_roc, mlp, mlp_init
 
 PAPER = Paper(
     slug="hyp_oc",
@@ -161,12 +161,6 @@ def score(
     return out[:, 0] - out[:, 1]
 
 
-def area(scores: np.ndarray, is_real: np.ndarray) -> float:
-    """Area under the ROC curve: how often real examples score above spoofs, ties count half."""
-    real, spoof = scores[is_real, None], scores[None, ~is_real]
-    return float(np.mean((real > spoof) + 0.5 * (real == spoof)))
-
-
 def reproduce(
     budget: Budget = "quick", seed: int = 0, *, seeds: int = 3, progress: Progress = silent
 ) -> Result:
@@ -183,7 +177,7 @@ def reproduce(
     for i, arm in enumerate(ARMS):
         progress(i / len(ARMS), f"all seeds: {arm}")
         found = jax.vmap(lambda k, x, u, a=arm: score(k, x, u, a, steps))(keys, x, unseen)
-        areas[arm] = tuple(area(np.asarray(s), is_real) for s in found)
+        areas[arm] = tuple(area_under_roc(np.asarray(s), is_real) for s in found)
         equal[arm] = float(np.mean([equal_error_rate(s, jnp.asarray(is_real)) for s in found]))
         rows = []
         for s in found:

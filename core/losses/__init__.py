@@ -86,6 +86,7 @@ from .equiangular import (
     simplex_etf,
 )
 from .hard_negatives import (
+    hard_negative_sigmoid_loss,
     hard_negative_triplet_loss,
 )
 from .hardness import (
@@ -171,6 +172,9 @@ from .proxies import (
     proxy_anchor_loss,
     proxy_nca_loss,
 )
+from .rankers import (
+    adversarial_retriever_loss,
+)
 from .regression import (
     conditional_cs_divergence,
     conr_loss,
@@ -192,6 +196,9 @@ from .similarity import (
     pairwise_poincare,
     pairwise_squared_euclidean,
 )
+from .soft_pairs import (
+    soft_contrastive_loss,
+)
 from .spherical import (
     spherical_softmax_cross_entropy,
     taylor_softmax_cross_entropy,
@@ -212,6 +219,7 @@ from .triplets import (
     triplet_loss,
 )
 from .two_towers import (
+    cross_modal_alignment_loss,
     decoupled_softmax_loss,
     siglip_loss,
     symmetric_info_nce_loss,
@@ -237,6 +245,7 @@ __all__ = [
     "TransformTemperature",
     "VectorScaling",
     "adacos_scale",
+    "adversarial_retriever_loss",
     "aldr_kl",
     "aldr_kl_init",
     "align_gradients",
@@ -259,6 +268,7 @@ __all__ = [
     "correct_labels",
     "correctness_aware_loss",
     "cosface_loss",
+    "cross_modal_alignment_loss",
     "cs_divergence",
     "cs_information_bottleneck_loss",
     "cs_mutual_information",
@@ -281,6 +291,7 @@ __all__ = [
     "generalized_cross_entropy",
     "gyroplane_logits",
     "hard_contrastive_loss",
+    "hard_negative_sigmoid_loss",
     "hard_negative_triplet_loss",
     "hyperbolic_confusion_loss",
     "hyperbolic_cross_entropy_loss",
@@ -349,6 +360,7 @@ __all__ = [
     "sinkhorn_assignment",
     "small_loss_mask",
     "smooth_adversarial_comp_sum_loss",
+    "soft_contrastive_loss",
     "spherical_softmax_cross_entropy",
     "stablemax",
     "stablemax_cross_entropy",

@@ -243,6 +243,16 @@ def info_nce_loss(
     >>> np.asarray(info_nce_loss(x, x, -x, temperature=0.5), float).round(3)
     array([0.143, 0.143])
     """
+    near, far = own_cosines(queries, keys, negatives)
+    scale = 1 / per_anchor("temperature", temperature, len(queries), near.dtype)
+    loss = softplus(log_sum_exp(scale[:, None] * (far - near[:, None])))
+    return restore(loss, queries, keys, negatives)
+
+
+def own_cosines(
+    queries: Any, keys: Any, negatives: Any
+) -> tuple[Float[Array, "batch"], Float[Array, "batch negatives"]]:
+    """Cosines of each query with its key and with its negatives, shared or its own."""
     check_views(queries=queries, keys=keys)
     check_floating(negatives=negatives)
     check_rank("negatives", negatives, (2, 3))
@@ -250,9 +260,6 @@ def info_nce_loss(
     shape = (*lead, None, jnp.shape(queries)[1])
     check_shape("negatives", negatives, shape, "[..., negatives, features], as queries")
     q, k, n = map(safe_normalize, upcast(queries, keys, negatives))
-    scale = 1 / per_anchor("temperature", temperature, len(queries), q.dtype)
-    near = jnp.sum(q * k, -1)
     form = "bd,nd->bn" if n.ndim == 2 else "bd,bnd->bn"
     far = jnp.einsum(form, q, n, precision=jax.lax.Precision.HIGHEST)
-    loss = softplus(log_sum_exp(scale[:, None] * (far - near[:, None])))
-    return restore(loss, queries, keys, negatives)
+    return jnp.sum(q * k, -1), far

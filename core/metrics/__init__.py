@@ -26,6 +26,10 @@ from .neural_collapse import (
     self_duality_distance,
     within_class_variability,
 )
+from .out_of_distribution import (
+    maximum_concept_matching_score,
+    neglabel_score,
+)
 from .ranking import (
     hit_at_k,
     label_propensities,
@@ -72,9 +76,11 @@ __all__ = [
     "label_propensities",
     "map_at_r",
     "maximum_calibration_error",
+    "maximum_concept_matching_score",
     "ndcg_at_k",
     "nearest_centre_agreement",
     "negative_log_likelihood",
+    "neglabel_score",
     "nlm_alignment",
     "normalized_mutual_information",
     "precision_at_k",
