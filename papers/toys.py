@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,9 @@ import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
+
+from papyrax.losses import key_queue_init, key_queue_push
+from papyrax.numerics import safe_normalize
 
 Layers = tuple[dict[str, Array], ...]
 
@@ -172,6 +175,76 @@ def augment(key: Array, x: Float[Array, "batch 64"]) -> Float[Array, "batch 64"]
     x = crop(wide, moves).reshape(-1, 64)
     x = x * jax.random.uniform(contrast, (len(x), 1), minval=0.7, maxval=1.3)
     return x + 0.1 * jax.random.normal(noise, x.shape)
+
+
+class ContrastStep(NamedTuple):
+    """What a loss of `momentum_contrast` is given at a step.
+
+    Attributes:
+      view: augmented images [batch, 64], to be embedded by what is trained.
+      keys: unit embeddings of another view by the moving average [batch, features].
+      queue: unit embeddings of earlier keys [size, features].
+      examples: which these are [batch].
+      key: a random key of the step.
+    """
+
+    view: Array
+    keys: Array
+    queue: Array
+    examples: Array
+    key: Array
+
+
+def momentum_contrast(
+    loss: Callable[[Any, Any, ContrastStep], tuple[Float[Array, ""], tuple[Any, Any]]],
+    params: Any,
+    state: Any,
+    key: Array,
+    images: Float[Array, "examples 64"],
+    *,
+    size: int,
+    batch: int,
+    steps: int,
+    learning_rate: float,
+    decay: float = 0.99,
+) -> tuple[Any, Any, Any]:
+    """`steps` of Adam on a loss of views of digits, with keys by a moving average of the encoder.
+
+    `loss(params, state, step) -> (value, (state, extra))`, where `params["encoder"]` is a
+    perceptron. Returns the parameters, the state and what was extra at all steps.
+    """
+    tx = optax.adam(learning_rate)
+    start, run = jax.random.split(key)
+    features = params["encoder"][-1]["b"].shape[-1]
+
+    def step(carry: Any, key: Array) -> tuple[Any, Any]:
+        params, teacher, queue, state, opt = carry
+        draw, first, second, rest = jax.random.split(key, 4)
+        index = jax.random.choice(draw, len(images), (batch,), replace=False)
+        keys = safe_normalize(mlp(teacher, augment(second, images[index])))
+        seen = ContrastStep(augment(first, images[index]), keys, queue.keys, index, rest)
+        grads, (state, extra) = jax.grad(loss, has_aux=True)(params, state, seen)
+        updates, opt = tx.update(grads, opt)
+        params = optax.apply_updates(params, updates)
+        teacher = optax.incremental_update(params["encoder"], teacher, 1 - decay)
+        return (params, teacher, key_queue_push(queue, keys), state, opt), extra
+
+    queue = key_queue_init(start, size=size, features=features)
+    carry = (params, params["encoder"], queue, state, tx.init(params))
+    (params, _, _, state, _), extra = jax.lax.scan(step, carry, jax.random.split(run, steps))
+    return params, state, extra
+
+
+def nearest_neighbour_accuracy(
+    embeddings: Float[np.ndarray, "examples features"],
+    labels: Int[np.ndarray, "examples"],
+    train: np.ndarray,
+    test: np.ndarray,
+) -> float:
+    """Share of test examples whose most similar training example, by cosine, has their class."""
+    z = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    nearest = np.argmax(z[test] @ z[train].T, 1)
+    return float(np.mean(labels[train][nearest] == labels[test]))
 
 
 def probe(
