@@ -5,6 +5,7 @@ the parameters; integer leaves are constants.
 """
 
 from .diagonal import Curvature, value_grad_and_diag
+from .domains import DomainAlignment, domain_alignment
 from .estimators import Estimator, exact_diagonal, gnb, hutchinson
 from .exchangeable import xdiag, xtrace
 from .inverse_fisher import (
@@ -42,6 +43,7 @@ from .traces import TraceEstimate, hessian_trace, hutch_plus_plus_trace, hutchin
 
 __all__ = [
     "Curvature",
+    "DomainAlignment",
     "Estimator",
     "InverseFisher",
     "NoiseAlignment",
@@ -50,6 +52,7 @@ __all__ = [
     "SpectralDensity",
     "TraceEstimate",
     "directional_sharpness",
+    "domain_alignment",
     "empirical_fisher_vp",
     "exact_diagonal",
     "extreme_eigenpairs",

@@ -63,6 +63,10 @@ from .distillation import (
     ps_kd_init,
     ps_kd_weight,
 )
+from .domains import (
+    hgp_penalty,
+    hutchinson_penalty,
+)
 from .dual_head import (
     align_gradients,
     binary_kl_loss,
@@ -302,6 +306,8 @@ __all__ = [
     "hard_contrastive_loss",
     "hard_negative_sigmoid_loss",
     "hard_negative_triplet_loss",
+    "hgp_penalty",
+    "hutchinson_penalty",
     "hyperbolic_confusion_loss",
     "hyperbolic_cross_entropy_loss",
     "icnn_loss",

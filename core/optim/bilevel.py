@@ -177,7 +177,7 @@ class BoRepState(NamedTuple):
     y: Any
     adjoint: Any
     momentum: Any
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]  # tuples have a method of that name
 
 
 class BoRep(NamedTuple):
@@ -284,8 +284,8 @@ def bo_rep(
 
     def init(x: Any, y: Any) -> BoRepState:
         x, y = jax.tree.map(jnp.asarray, (x, y))
-        zeros = jax.tree.map(jnp.zeros_like, (y, x))
-        return BoRepState(x, y, *zeros, jnp.zeros((), jnp.int32))
+        adjoint, mean = jax.tree.map(jnp.zeros_like, (y, x))
+        return BoRepState(x, y, adjoint, mean, jnp.zeros((), jnp.int32))
 
     def refine(state: BoRepState, key: Array, epochs: int = 3, steps: int = 25) -> BoRepState:
         check_count(epochs=epochs, steps=steps)
@@ -317,7 +317,7 @@ def bo_rep(
         )
         eta = learning_rate(state.count) if callable(learning_rate) else learning_rate
         if normalize:
-            eta = eta * safe_divide(1.0, _norm(mean))
+            eta = eta * safe_divide(jnp.ones(()), _norm(mean))
         return BoRepState(_along(-eta, x, mean), y, z, mean, state.count + 1)
 
     return BoRep(init, refine, step)
