@@ -79,6 +79,7 @@ PAPER = Paper(
         "papyrax.attention.snnk_weights",
         "papyrax.attention.snnk_relu_features",
         "papyrax.attention.random_projections",
+        "papyrax.layers.SNNKLinear",
     ),
     claim=Claim(
         text=(

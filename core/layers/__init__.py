@@ -1,6 +1,7 @@
 """Modules of flax.nnx: normalizations, heads, adapters and attention blocks."""
 
 from .attention import attention_fn
+from .dice import Dice
 from .heads import FixedCosineHead, GrassmannHead
 from .hyper import HyperConv, HyperLinear
 from .hyperzzw import MAGNet
@@ -9,10 +10,12 @@ from .mala import MALABlock
 from .mixed import Architecture, MixedOperation
 from .polarized import PolarizedSelfAttention
 from .self_attention import KeyValueCache, SelfAttention, TransformerBlock
+from .snnk import SNNKLinear
 from .soft import SOFTBlock
 
 __all__ = [
     "Architecture",
+    "Dice",
     "FixedCosineHead",
     "GrassmannHead",
     "HyperConv",
@@ -24,6 +27,7 @@ __all__ = [
     "MALABlock",
     "MixedOperation",
     "PolarizedSelfAttention",
+    "SNNKLinear",
     "SOFTBlock",
     "SelfAttention",
     "TransformerBlock",

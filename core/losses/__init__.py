@@ -169,6 +169,10 @@ from .pairs import (
     PairMasks,
     pair_masks,
 )
+from .penalties import (
+    mini_batch_aware_l2,
+    slow_feedback_loss,
+)
 from .preference import (
     PreferencePairs,
     best_worst_pairs,
@@ -337,6 +341,7 @@ __all__ = [
     "mae_loss",
     "mapo_loss",
     "margin_cosines",
+    "mini_batch_aware_l2",
     "mix_features",
     "mixed_pair_targets",
     "mixup_ndcg_loss",
@@ -378,6 +383,7 @@ __all__ = [
     "simplex_etf",
     "simpo_loss",
     "sinkhorn_assignment",
+    "slow_feedback_loss",
     "small_loss_mask",
     "smooth_adversarial_comp_sum_loss",
     "soft_contrastive_loss",

@@ -27,6 +27,7 @@ from .group_envelope import (
     group_envelope_prox,
     proximal_group_envelope,
 )
+from .kar import KarState, kar, scale_by_kar
 from .m_fac import MFacState, m_fac, scale_by_m_fac
 from .matrix_recovery import (
     SubgmState,
@@ -70,6 +71,7 @@ __all__ = [
     "GnsNewtonState",
     "GrassmannState",
     "GroupEnvelopeState",
+    "KarState",
     "LocalOracle",
     "MFacState",
     "MirrorMap",
@@ -99,6 +101,7 @@ __all__ = [
     "group_envelope",
     "group_envelope_prox",
     "hypergradient",
+    "kar",
     "local_oracle",
     "m_fac",
     "mesa_loss",
@@ -114,6 +117,7 @@ __all__ = [
     "sam",
     "scale_by_adahessian",
     "scale_by_gns_newton",
+    "scale_by_kar",
     "scale_by_m_fac",
     "scale_by_perpgrad",
     "scale_by_sam",
