@@ -172,6 +172,26 @@ def hvp_in(tiles, tokens, implementation=None):
     return jax.jit(lambda *x: jax.jvp(jax.grad(loss, (0, 1, 2)), x, x)[1]), shapes
 
 
+@pytest.mark.parametrize(
+    ("implementation", "platform"),
+    [("pallas_tpu", "cpu"), ("pallas_tpu", "cuda"), ("pallas_triton", "cpu")],
+)
+def test_kernels_asked_for_by_name_never_fall_back(implementation, platform):
+    """A Hessian-vector product on a platform that they do not run on raises."""
+    run, shapes = hvp_in(None, 128, implementation)
+    with pytest.raises(ValueError, match=f"implementation: got '{implementation}'.*runs on"):
+        jax.export.export(run, platforms=(platform,))(*shapes)
+
+
+def test_every_reason_is_told():
+    with jax.enable_x64(True):
+        x = jnp.zeros((1, 4, 1, 512), jnp.float64)
+        with pytest.raises(ValueError, match=r"implementation.*not float64.*; .*256 features"):
+            jax.grad(
+                lambda x: dot_product_attention(x, x, x, implementation="pallas_triton").sum()
+            )(x)
+
+
 def test_tiles_change_the_work_and_not_the_result():
     x = draw((1, 40, 2, 16), (1, 40, 2, 16), (1, 40, 2, 16), seed=5)
     want = hvp_in(None, 40)[0](*x)
