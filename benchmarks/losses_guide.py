@@ -3,8 +3,8 @@
     python benchmarks/losses_guide.py [--repeats N] [--write]
 
 Properties are looked for in float64 on sampled scores of three classes (two for preferences). Costs
-are wall time of value and gradient over that of optax's softmax cross-entropy right before it, in
-one process, medians. `--write` replaces docs/losses.md; without it the page is printed.
+are processor time of value and gradient over that of optax's softmax cross-entropy right before it,
+in one process, medians. `--write` replaces docs/losses.md; without it the page is printed.
 """
 
 import argparse
@@ -44,24 +44,32 @@ class Choice:
     Attributes:
       name: in `papyrax.losses`.
       use: what it is for.
-      call: from scores [batch, n] and labels [batch] to losses [batch].
+      call: from scores [batch, n] and labels [batch] to losses [batch]; after the state where there
+        is one.
       scores: entries of a row of scores; one is a single score against zero.
       classes: how many labels there are.
       low, high: the range of a score.
       link: the probabilities that scores stand for, beside softmax and `exp(-loss)`.
       cost: whether `call` is timed on rows of 1000 classes; a function of two arrays of scores for
         losses of pairs.
+      state: the state before anything is remembered, from scores and labels; each example has its
+        own entry.
     """
 
     name: str
     use: str
-    call: Callable[[Any, Any], Any]
+    call: Callable[..., Any]
     scores: int = 3
     classes: int = 3
     low: float = -np.inf
     high: float = np.inf
     link: Callable[[Any], Any] | None = None
     cost: bool | Callable[[Any, Any], Any] = True
+    state: Callable[[Any, Any], Any] | None = None
+
+    def losses(self, z: Any, y: Any) -> Any:
+        """The loss of scores and labels before anything is remembered."""
+        return self.call(z, y) if self.state is None else self.call(self.state(z, y), z, y)
 
 
 def plain(name: str, use: str, **settings: Any) -> Choice:
@@ -90,6 +98,16 @@ def pair(name: str, use: str, loss: Callable[[Any, Any], Any], **settings: Any) 
     return Choice(name, use, call, 2, 2, cost=loss, **settings)
 
 
+def identity(z: Any) -> Any:
+    """The kernel whose logits are the inputs."""
+    return jnp.eye(z.shape[-1], dtype=z.dtype)
+
+
+def over_identity(name: str) -> Callable[[Any, Any], Any]:
+    """A loss over a linear layer as one of the layer's outputs."""
+    return lambda z, y: getattr(losses, name)(z, identity(z), y)
+
+
 def rows(y: Any) -> Any:
     """The index of each example in a state as large as the batch."""
     return jnp.arange(len(y))
@@ -105,7 +123,27 @@ CLASSIFICATION = (
     Choice(
         "linear_softmax_cross_entropy",
         "vocabularies whose logits do not fit in memory",
-        lambda z, y: losses.linear_softmax_cross_entropy(z, jnp.eye(z.shape[-1], dtype=z.dtype), y),
+        over_identity("linear_softmax_cross_entropy"),
+        cost=False,
+    ),
+    Choice(
+        "linear_spherical_loss",
+        "the same for the spherical family",
+        over_identity("linear_spherical_loss"),
+        cost=False,
+    ),
+    Choice(
+        "factored_spherical_step",
+        "the same where SGD trains the layer, in time without the number of classes",
+        lambda z, y: losses.factored_spherical_step(
+            losses.factored_layer_init(identity(z)), z, y, learning_rate=0.0
+        )[0],
+        cost=False,
+    ),
+    Choice(
+        "linear_ldr_kl",
+        "`ldr_kl` over such vocabularies",
+        over_identity("linear_ldr_kl"),
         cost=False,
     ),
     dense("softmax_cross_entropy", "soft targets"),
@@ -125,7 +163,7 @@ CLASSIFICATION = (
         "smooth_adversarial_comp_sum_loss",
         "adversarially robust training",
         lambda z, y: losses.smooth_adversarial_comp_sum_loss(
-            z, z + jnp.cos(jnp.arange(z.shape[-1], dtype=z.dtype)), y
+            z, z + np.cos(np.arange(z.shape[-1])).astype(z.dtype), y
         ),
     ),
     plain("stablemax_cross_entropy", "long training after the data are learned"),
@@ -156,9 +194,8 @@ CLASSIFICATION = (
     Choice(
         "ps_kd",
         "calibration without a teacher",
-        lambda z, y: losses.ps_kd(
-            losses.PsKdState(jnp.full_like(z, 1 / z.shape[-1])), z, y, rows(y), weight=0.5
-        )[0],
+        lambda state, z, y: losses.ps_kd(state, z, y, rows(y), weight=0.5)[0],
+        state=lambda z, y: losses.PsKdState(jnp.full_like(z, 1 / z.shape[-1])),
     ),
 )
 NOISY = (
@@ -168,12 +205,22 @@ NOISY = (
     Choice(
         "elr_loss",
         "much noise, long training",
-        lambda z, y: losses.elr_loss(losses.ElrState(jnp.zeros_like(z)), z, y, rows(y))[0],
+        lambda state, z, y: losses.elr_loss(state, z, y, rows(y))[0],
+        state=lambda z, y: losses.ElrState(jnp.zeros_like(z)),
     ),
     Choice(
         "aldr_kl",
         "noise that differs between examples",
-        lambda z, y: losses.aldr_kl(losses.aldr_kl_init(len(y)), z, y, rows(y))[0],
+        lambda state, z, y: losses.aldr_kl(state, z, y, rows(y))[0],
+        state=lambda z, y: losses.aldr_kl_init(len(y)),
+    ),
+    Choice(
+        "linear_aldr_kl",
+        "the same over vocabularies whose scores do not fit in memory",
+        lambda z, y: losses.linear_aldr_kl(losses.aldr_kl_init(len(y)), z, identity(z), y, rows(y))[
+            0
+        ],
+        cost=False,
     ),
 )
 PREFERENCE = (
@@ -316,7 +363,7 @@ def properties(choice: Choice) -> dict[str, str]:
 
     def each(z: Any) -> Any:
         """The losses of one row of scores with each label."""
-        return jax.vmap(lambda y: choice.call(z[None], y[None])[0])(labels)
+        return jax.vmap(lambda y: choice.losses(z[None], y[None])[0])(labels)
 
     with jax.enable_x64(True):
         points = sample(64, width, choice.low, choice.high)
@@ -422,14 +469,17 @@ def timed(entry: Choice | Regression) -> tuple[Callable[..., Any], tuple[Any, ..
         z, y = z.reshape(-1, 1), jnp.asarray(rng.integers(2, size=batch * classes), jnp.int32)
     elif np.isfinite(entry.high):
         z = jnp.tanh(z)
+    if entry.state is not None:
+        fn = jax.value_and_grad(lambda z, y, state: entry.call(state, z, y).sum())
+        return jax.jit(fn), (z, y, entry.state(z, y))
     return jax.jit(jax.value_and_grad(lambda z, y: entry.call(z, y).sum())), (z, y)
 
 
 def seconds(fn: Callable[..., Any], args: tuple[Any, ...]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
+    """Processor time of one call, which other programs disturb less than wall time."""
+    start = time.process_time()
     jax.block_until_ready(fn(*args))
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def costs(entries: tuple[Any, ...], repeats: int) -> dict[str, str]:
@@ -481,8 +531,8 @@ computed, on {classes} classes and in float64, so a "yes" is what no sample cont
   for the most likely class.
 - **proper**: those scores also tell the probabilities, by softmax or by the loss's own link.
 - **state**: takes what it remembers of each example, and returns it renewed.
-- **cost**: time of value and gradient over that of optax's softmax cross-entropy, both at [4096,
-  1000], float32. Losses of single numbers and of pairs are given as many entries.
+- **cost**: processor time of value and gradient over that of optax's softmax cross-entropy, both
+  at [4096, 1000], float32. Losses of single numbers and of pairs are given as many entries.
 
 "{unknown}" stands where the question has no answer: the gradient is not that of the value (parts
 are held fixed), or it is not measured. Losses that weigh classes by frequency are asked with
@@ -516,9 +566,29 @@ size:
 
 {whole}
 
+## What costs more, and why
+
+Cross-entropy takes one exponential an entry, two sums (one of them the largest entry) and one
+logarithm an example. More than 1.5 times its cost takes a loss that needs more than that:
+
+- `brier_loss` sums the squares of the probabilities beside the probabilities;
+- `correctness_aware_loss` looks for the predicted class beside its probability;
+- `smooth_adversarial_comp_sum_loss` reads two arrays of scores and sums exponentials of the one
+  and squares of what separates them;
+- targets of many classes (`softmax_cross_entropy`, `stablemax_cross_entropy_with_targets`, `ps_kd`,
+  `elr_loss`, `poly_loss_cross_entropy`) are a second array to read, or to make, as large as the
+  scores, and weigh a logarithm of every entry; `elr_loss` also makes, clips and normalizes its
+  targets;
+- `aldr_kl` takes a second softmax, at the temperature remembered, and its divergence;
+- `multiclass_sparsemax_loss` sorts the scores, and `multiclass_hinge_loss` and
+  `multiclass_perceptron_loss` look for the best wrong class;
+- `ensloss` draws a random number an entry;
+- losses of single numbers and of pairs take a logarithm or a root an entry, where a row of 1000
+  classes has one: on batches of as many rows they cost a thousandth of what is given.
+
 Measured with jax {jax}, optax {optax} on {machine}, {device}, {cores} cores,
 which other programs may have shared.
-`linear_softmax_cross_entropy` has a [benchmark](../benchmarks/large_vocabulary.py) of its own.
+Losses over a linear layer have a [benchmark](../benchmarks/large_vocabulary.py) of their own.
 """
 
 

@@ -89,6 +89,14 @@ from .equiangular import (
     equiangular_basis_vectors,
     simplex_etf,
 )
+from .factored_layer import (
+    FactoredLayer,
+    factored_layer_condition,
+    factored_layer_init,
+    factored_layer_kernel,
+    factored_layer_refresh,
+    factored_spherical_step,
+)
 from .hard_negatives import (
     hard_negative_sigmoid_loss,
     hard_negative_triplet_loss,
@@ -120,8 +128,15 @@ from .label_dro import (
 from .landmarks import (
     landmark_distillation_loss,
 )
+from .linear_label_dro import (
+    linear_aldr_kl,
+    linear_ldr_kl,
+)
 from .linear_softmax import (
     linear_softmax_cross_entropy,
+)
+from .linear_spherical import (
+    linear_spherical_loss,
 )
 from .loss_ensemble import (
     ensloss,
@@ -217,8 +232,12 @@ from .soft_pairs import (
 )
 from .spherical import (
     spherical_softmax_cross_entropy,
+    spherical_softmax_of_moments,
+    squared_error_of_moments,
     taylor_softmax_cross_entropy,
+    taylor_softmax_of_moments,
     z_loss,
+    z_loss_of_moments,
 )
 from .standard import (
     brier_loss,
@@ -252,6 +271,7 @@ __all__ = [
     "AldrKlState",
     "ElrState",
     "EquiangularBasis",
+    "FactoredLayer",
     "IsogclrState",
     "KeyQueue",
     "LearningCurve",
@@ -298,6 +318,11 @@ __all__ = [
     "ensloss",
     "equiangular_basis_loss",
     "equiangular_basis_vectors",
+    "factored_layer_condition",
+    "factored_layer_init",
+    "factored_layer_kernel",
+    "factored_layer_refresh",
+    "factored_spherical_step",
     "ferkd_labels",
     "fit_learning_curve",
     "fit_temperature",
@@ -333,7 +358,10 @@ __all__ = [
     "ldr_kl",
     "learning_slowdown",
     "lifted_structure_loss",
+    "linear_aldr_kl",
+    "linear_ldr_kl",
     "linear_softmax_cross_entropy",
+    "linear_spherical_loss",
     "log_stablemax",
     "logit_adjusted_cross_entropy",
     "madacos",
@@ -388,6 +416,8 @@ __all__ = [
     "smooth_adversarial_comp_sum_loss",
     "soft_contrastive_loss",
     "spherical_softmax_cross_entropy",
+    "spherical_softmax_of_moments",
+    "squared_error_of_moments",
     "stablemax",
     "stablemax_cross_entropy",
     "stablemax_cross_entropy_with_targets",
@@ -396,6 +426,7 @@ __all__ = [
     "symmetric_cross_entropy",
     "symmetric_info_nce_loss",
     "taylor_softmax_cross_entropy",
+    "taylor_softmax_of_moments",
     "threshold_consistent_margin_loss",
     "to_poincare",
     "transform_features",
@@ -405,6 +436,7 @@ __all__ = [
     "unified_negative_pair_loss",
     "vicreg_loss",
     "z_loss",
+    "z_loss_of_moments",
 ]
 
 

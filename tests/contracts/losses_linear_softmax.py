@@ -17,6 +17,15 @@ def with_bias(rng):
     return {**layer(rng), "bias": rng.normal(size=7)}
 
 
+BAD_LAYER = (
+    Bad("hidden: got dtype", {"hidden": np.zeros((4, 3), np.int32)}),
+    Bad("kernel: got shape", {"kernel": np.zeros((4, 7))}),
+    Bad("kernel: got no classes", {"kernel": np.zeros((3, 0))}),
+    Bad("labels: got dtype", {"labels": np.zeros(4)}),
+    Bad("labels: got shape", {"labels": np.zeros(5, np.int32)}),
+    Bad("bias: got shape", {"bias": np.zeros(6)}),
+    Bad("chunk_size: got", {"chunk_size": 0}),
+)
 NAME = "papyrax.losses.linear_softmax_cross_entropy"
 CASES = [
     Case(
@@ -26,15 +35,9 @@ CASES = [
         {"chunk_size": 3},
         rows_in=("hidden", "labels"),
         bad=(
-            Bad("hidden: got dtype", {"hidden": np.zeros((4, 3), np.int32)}),
-            Bad("kernel: got shape", {"kernel": np.zeros((4, 7))}),
-            Bad("kernel: got no classes", {"kernel": np.zeros((3, 0))}),
-            Bad("labels: got dtype", {"labels": np.zeros(4)}),
-            Bad("labels: got shape", {"labels": np.zeros(5, np.int32)}),
-            Bad("bias: got shape", {"bias": np.zeros(6)}),
+            *BAD_LAYER,
             Bad("label_smoothing: got", {"label_smoothing": 1.5}),
             Bad("z_loss_weight: got", {"z_loss_weight": -1.0}),
-            Bad("chunk_size: got", {"chunk_size": 0}),
         ),
     ),
     Case(
