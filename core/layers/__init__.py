@@ -2,6 +2,9 @@
 
 from .attention import attention_fn
 from .dice import Dice
+from .hallucinator import (
+    Hallucinator,
+)
 from .heads import FixedCosineHead, GrassmannHead
 from .hyper import HyperConv, HyperLinear
 from .hyperzzw import MAGNet
@@ -18,6 +21,7 @@ __all__ = [
     "Dice",
     "FixedCosineHead",
     "GrassmannHead",
+    "Hallucinator",
     "HyperConv",
     "HyperLinear",
     "KeyValueCache",
