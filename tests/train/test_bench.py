@@ -1,9 +1,11 @@
 """`papyrax bench`: what its tables say, from programs whose times and memory are known."""
 
+import re
+
 import pytest
 
 from papyrax.train import cli
-from papyrax.train.benchmarks import attention
+from papyrax.train.benchmarks import attention, rivals
 from papyrax.train.benchmarks.rivals import PROGRAMS, Problem, Program
 
 PROBLEM = Problem(tokens=16, batch=1, heads=2, dim=4, causal=True, dtype="float32")
@@ -71,6 +73,15 @@ def test_growth_is_fitted(power, exponent):
         assert float(row[5].rstrip("%")) > 3, "it is not a line"
 
 
+def test_programs_that_take_too_much_memory_are_named_and_not_run(monkeypatch):
+    monkeypatch.setattr(attention, "PROGRAMS", ("value",))
+    makers = [m for m in rivals.libraries() if m[0] in ("papyrax", "jax.nn xla")]
+    lines = list(attention.compare(PROBLEM._replace(tokens=1024, limit=5 << 20), 1, makers))
+    assert [cells(line)[1] for line in lines if line.startswith("| value")] == ["papyrax"]
+    want = r"- no value of jax\.nn xla: MemoryError: takes \d+ MiB, more than 5"
+    assert re.fullmatch(want, lines[-1])
+
+
 def test_the_command_prints_and_writes_the_tables(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(attention, "PROGRAMS", ("value",))
     out = tmp_path / "table.md"
@@ -103,6 +114,8 @@ def test_the_command_prints_and_writes_the_tables(monkeypatch, tmp_path, capsys)
     [
         (["attention", "--repeats", "0"], "--repeats: got 0"),
         (["attention", "--tokens", "0"], "--tokens: got 0"),
+        (["attention", "--dim", "64", "0"], "--dim: got 0"),
+        (["attention", "--memory-limit", "0"], "--memory-limit: got 0"),
         (["attention", "--out", "nowhere/table.md"], "--out: there is no folder nowhere"),
         (["losses"], "attention"),
     ],

@@ -132,7 +132,8 @@ def growth(problem: Problem, sizes: Sequence[int]) -> Iterator[str]:
       The lines: MiB at each size, the least-squares line and its largest error, and the exponent p
       of memory ~ tokens^p between the last two sizes.
     """
-    yield "### Growth of papyrax's memory for temporary arrays, MiB"
+    shape = f"{problem.batch} x {problem.heads} heads of {problem.dim}, {problem.dtype}"
+    yield f"### Growth of papyrax's memory for temporary arrays, MiB, {shape}"
     yield ""
     heads = " | ".join(f"{n} tokens" for n in sizes)
     yield f"| program | {heads} | least-squares line | error | exponent |"
@@ -182,5 +183,6 @@ def report(problems: Sequence[Problem], repeats: int, memory_at: Sequence[int]) 
         yield ""
         yield from compare(problem, repeats)
     if len(memory_at) > 1:
-        yield ""
-        yield from growth(problems[0], memory_at)
+        for dim in dict.fromkeys(problem.dim for problem in problems):
+            yield ""
+            yield from growth(problems[0]._replace(dim=dim), memory_at)

@@ -29,6 +29,7 @@ class Problem(NamedTuple):
       dim: features a head.
       causal: whether a token sees only those before it.
       dtype: of the arrays, by its name.
+      limit: bytes that a program may take for arrays beside arguments and results.
     """
 
     tokens: int
@@ -37,6 +38,13 @@ class Problem(NamedTuple):
     dim: int
     causal: bool
     dtype: str
+    limit: int | None = None
+
+    def allow(self, memory: int) -> None:
+        """Raise if a program takes more than this may."""
+        if self.limit is not None and memory > self.limit:
+            mib = f"{memory / 2**20:.0f} MiB, more than {self.limit / 2**20:.0f}"
+            raise MemoryError(f"takes {mib}")
 
     def arrays(self) -> list[np.ndarray]:
         """Query, key and value [batch, tokens, heads, dim], and a tangent of each."""
@@ -83,9 +91,10 @@ def compiled(attention: Callable[..., Any], problem: Problem, what: str) -> Any:
 
 def _of_jax(attention: Callable[..., Any], problem: Problem, what: str) -> Program:
     program = compiled(attention, problem, what)
+    memory = program.memory_analysis().temp_size_in_bytes
+    problem.allow(memory)
     arrays = [jnp.asarray(a, problem.dtype) for a in problem.arrays()]
     x, t = tuple(arrays[:3]), tuple(arrays[3:])
-    memory = program.memory_analysis().temp_size_in_bytes
     return Program(lambda: jax.block_until_ready(program(x, t)), memory)
 
 
@@ -102,6 +111,8 @@ def _of_torch(backend: str, problem: Problem, what: str) -> Program:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.nn.functional import scaled_dot_product_attention
 
+    if backend == "MATH":  # logits and weights, before anything is run
+        problem.allow(2 * problem.batch * problem.heads * problem.tokens**2 * 4)
     on_gpu = torch.cuda.is_available()
     kind = {"device": "cuda" if on_gpu else "cpu", "dtype": getattr(torch, problem.dtype)}
     arrays = [torch.tensor(a.swapaxes(1, 2)).to(**kind) for a in problem.arrays()]

@@ -27,8 +27,8 @@ class Bench:
     """Examples."""
     heads: int = 1
     """Heads."""
-    dim: int = 64
-    """Features a head."""
+    dim: tuple[int, ...] = (64,)
+    """Features a head; several are measured one after the other."""
     causal: bool = False
     """A token sees only those before it."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -37,6 +37,9 @@ class Bench:
     """Timed runs of each program."""
     memory_at: tuple[int, ...] = (4096, 8192, 16384, 32768)
     """Numbers of tokens at which memory is measured and fitted, by compiling alone; 0 for none."""
+    memory_limit: float = 8.0
+    """Programs that take more GiB for temporary arrays are named and not run: without tiles, 32768
+    tokens take 4 GiB a head and matrix of logits."""
     out: pathlib.Path | None = None
     """Write the tables to this file too, in Markdown."""
     static: str | None = None
@@ -45,24 +48,28 @@ class Bench:
 
     def run(self) -> int:
         """Measures, printing line by line."""
-        numbers = {"batch": self.batch, "heads": self.heads, "dim": self.dim}
+        numbers = {"batch": self.batch, "heads": self.heads, "dim": min(self.dim, default=0)}
         numbers |= {"repeats": self.repeats, "tokens": min(self.tokens, default=0)}
         for name, value in numbers.items():
             if value < 1:
                 raise UserError(f"--{name}: got {value}, takes 1 or more")
+        if not self.memory_limit > 0:
+            raise UserError(f"--memory-limit: got {self.memory_limit}, takes a number above 0")
         if self.out is not None and not self.out.absolute().parent.is_dir():
             raise UserError(f"--out: there is no folder {self.out.parent}")
         if self.static is not None:
             # It sets variables that the TPU's compiler reads when JAX is loaded.
             from papyrax.train.benchmarks import static
 
-            static.report(self.static, max(self.tokens), self.dim)
+            static.report(self.static, max(self.tokens), max(self.dim))
             return 0
         from papyrax.train.benchmarks import attention
         from papyrax.train.benchmarks.rivals import Problem
 
-        shape = self.batch, self.heads, self.dim, self.causal, self.dtype
-        problems = [Problem(n, *shape) for n in self.tokens]
+        kind = self.causal, self.dtype, int(self.memory_limit * 2**30)
+        problems = [
+            Problem(n, self.batch, self.heads, dim, *kind) for dim in self.dim for n in self.tokens
+        ]
         sizes = sorted({n for n in self.memory_at if n > 0})
         lines = []
         for line in attention.report(problems, self.repeats, sizes):
