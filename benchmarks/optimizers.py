@@ -6,7 +6,8 @@
 All programs of a model take turns in one process; printed are medians of CPU time, of the ratio of
 each turn's to the gradient's of that turn, and what XLA allocates for temporary arrays. "k = 10" is
 the mean over ten steps of which one has an estimate of curvature. Where PyTorch is installed, the
-same model is trained there by AdaHessian, with PyTorch's own gradient beside it.
+same model is trained there by AdaHessian, with PyTorch's own gradient beside it. Last comes M-FAC's
+update beside three products of its buffer with a vector.
 
 With `--traffic`, AdaHessian's update alone is compiled for a TPU v5e (which takes libtpu, but no
 TPU) by XLA and as a Pallas kernel; printed are the bytes that are read and written, over the least.
@@ -24,15 +25,16 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+# Threads of PyTorch and of LAPACK would spin while they wait, which counts as CPU time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from papyrax import curvature, optim
-
-# PyTorch's threads would spin while they wait, which counts as CPU time on a busy machine.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 Run = Callable[[], Any]
 
@@ -278,6 +280,34 @@ def ratio(times: dict[str, list[float]], above: str, below: str) -> float:
     return statistics.median(a / b for a, b in zip(times[above], times[below], strict=True))
 
 
+def m_fac_programs(window: int, size: int) -> dict[str, Run]:
+    """M-FAC's update, and three products of its buffer with a vector."""
+    g = jax.random.normal(jax.random.key(0), (size,))
+    rows = jax.random.normal(jax.random.key(1), (window, size))
+    x = jnp.ones(window)
+    tx = optim.scale_by_m_fac(1e-3, window=window)
+    update = jax.jit(tx.update, donate_argnums=1)
+    products = jax.jit(lambda rows, g, x: (rows @ g, rows @ (2 * g), x @ rows))
+    state = tx.init(g)
+
+    def run() -> None:
+        nonlocal state
+        state = jax.block_until_ready(update(g, state))[1]
+
+    return {"update": run, "products": lambda: jax.block_until_ready(products(rows, g, x))}
+
+
+def print_m_fac(repeats: int) -> None:
+    """A table over windows."""
+    size = 100_000
+    print(f"\n### M-FAC, {size:,} parameters: CPU ms\n")
+    print("| window | update | three products | ratio |\n|--:|--:|--:|--:|")
+    for window in (64, 256, 1024):
+        times = measure(m_fac_programs(window, size), repeats)
+        both = " | ".join(f"{statistics.median(t) * 1e3:.1f}" for t in times.values())
+        print(f"| {window} | {both} | {ratio(times, 'update', 'products'):.2f} |")
+
+
 SIZES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1}
 FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant"}
 # Prefetches: what they read, the kernel that waits for them does not read again.
@@ -382,6 +412,7 @@ def main() -> None:
             if run.startswith("PyTorch"):
                 ours = run.removeprefix("PyTorch: ").removesuffix(" (pytorch_optimizer)")
                 print(f"\n{run} takes {ratio(times, run, ours):.2f} times the CPU time of ours")
+    print_m_fac(a.repeats)
 
 
 if __name__ == "__main__":
