@@ -17,9 +17,16 @@ from ..numerics import (
 from ._shared import check_labels, pick
 
 
-def _confidence(logits: Float[Array, "... classes"]) -> Float[Array, "..."]:
-    """The largest probability; of equal ones the first is meant, which makes a cheap derivative."""
-    return pick(jax.nn.softmax(logits, -1), jnp.argmax(logits, -1))
+def _prediction(
+    logits: Float[Array, "... classes"],
+) -> tuple[Float[Array, "..."], Int[Array, "..."]]:
+    """The largest probability and its class: of equal ones the first, also in the derivative."""
+    top = jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True))
+    classes = logits.shape[-1]
+    # As argmax, which takes longer on a CPU.
+    first = jnp.min(jnp.where(logits == top, jnp.arange(classes), classes), -1)
+    total = jnp.sum(jnp.exp(logits - top), -1)
+    return jnp.exp(pick(logits, first) - top[..., 0]) / total, first
 
 
 def correctness_aware_loss(
@@ -57,8 +64,9 @@ def correctness_aware_loss(
     check_labels(logits, labels)
     check_rank("logits", logits, 2)
     z = upcast(logits)
-    right = (jnp.argmax(z, -1) == jnp.asarray(labels)).astype(z.dtype)
-    loss = jnp.square(_confidence(z) - right)
+    confidence, predicted = _prediction(z)
+    right = (predicted == jnp.asarray(labels)).astype(z.dtype)
+    loss = jnp.square(confidence - right)
     if balance:
         share = jnp.mean(right)
         kind = jnp.where(right > 0, share, 1 - share)
@@ -168,9 +176,9 @@ def mixup_ndcg_loss(
     raw, mixed, share = upcast(logits, mixed_logits, mixing)
     share = jax.lax.stop_gradient(share)
     order = jnp.argsort(-share, axis=0)
-    gains = jnp.take_along_axis(_confidence(mixed), order, axis=0)
+    gains = jnp.take_along_axis(_prediction(mixed)[0], order, axis=0)
     ideal = jnp.take_along_axis(share, order, axis=0)
-    gains = jnp.concatenate([_confidence(raw)[None], gains])
+    gains = jnp.concatenate([_prediction(raw)[0][None], gains])
     ideal = jnp.concatenate([jnp.ones_like(ideal, shape=(1, ideal.shape[1])), ideal])
     discount = 1 / jnp.log2(jnp.arange(2, len(gains) + 2, dtype=gains.dtype))
     dcg, idcg = discount @ gains, discount @ ideal

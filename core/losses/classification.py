@@ -1,17 +1,19 @@
 """Cross-entropy and its relatives: what a classifier is trained with when its labels are right."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import check_broadcastable, check_floating, check_rank, restore, upcast
-from ..numerics.stablemax import log_s
+from ..numerics.stablemax import log_s, s
 from ._shared import (
     check_labels,
     check_targets,
     class_mask,
+    is_label,
     keep_present,
     log_sum_exp,
-    others_log_odds,
+    pick,
     softplus,
 )
 
@@ -135,9 +137,18 @@ def stablemax_cross_entropy(
     array([0.223])
     """
     check_labels(logits, labels)
-    mask = class_mask(where, logits)
-    labels = jnp.asarray(labels)
-    loss = softplus(others_log_odds(log_s(upcast(logits)), labels, mask))
+    mask, labels = class_mask(where, logits), jnp.asarray(labels)
+    scores = upcast(logits)
+    others, own = ~is_label(labels, scores.shape[-1]), pick(scores, labels)
+    there = scores
+    if mask is not None:
+        others, there = others & mask, jnp.where(mask, scores, own[..., None])
+    # `s` is monotone and grows slowly: its sum needs no logarithm or exponential of any entry.
+    top = jax.lax.stop_gradient(jnp.max(there, -1))
+    scale = jnp.maximum(s(-top), float(jnp.finfo(top.dtype).tiny))
+    total = jnp.sum(jnp.where(others, s(there, scale[..., None]), 0), -1)
+    odds = jnp.log(jnp.where(total > 0, total, 1)) - jnp.log(scale) - log_s(own)
+    loss = softplus(jnp.where(total > 0, odds, -jnp.inf))
     return restore(keep_present(loss, labels, mask), logits)
 
 

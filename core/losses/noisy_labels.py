@@ -16,17 +16,20 @@ from ..numerics import (
     restore,
     upcast,
 )
-from ._shared import check_labels, check_targets, others_log_odds, softplus
+from ._shared import check_labels, check_targets, is_label, pick, softplus
 
 # How far from zero and one the authors of ELR keep probabilities.
 _CLIP = 1e-4
 
 
-def _clipped_softmax(logits: Float[Array, "... classes"]) -> Float[Array, "... classes"]:
-    p = jax.nn.softmax(logits, -1)
+def _clip(p: Float[Array, "... classes"]) -> Float[Array, "... classes"]:
     # What is clipped is a constant; said so, its derivative costs nothing.
     inside = (p > _CLIP) & (p < 1 - _CLIP)
     return jnp.where(inside, p, jax.lax.stop_gradient(jnp.clip(p, _CLIP, 1 - _CLIP)))
+
+
+def _log_disagreement(targets: Array, p: Array) -> Array:
+    return jnp.log1p(-jnp.minimum(jnp.sum(targets * p, -1), 1 - _CLIP))
 
 
 def elr_regularizer(
@@ -59,8 +62,8 @@ def elr_regularizer(
     """
     check_targets(logits, targets)
     z, t = upcast(logits, targets)
-    agreement = jnp.sum(jax.lax.stop_gradient(t) * _clipped_softmax(z), -1)
-    return restore(jnp.log1p(-jnp.minimum(agreement, 1 - _CLIP)), logits, targets)
+    value = _log_disagreement(jax.lax.stop_gradient(t), _clip(jax.nn.softmax(z, -1)))
+    return restore(value, logits, targets)
 
 
 class ElrState(NamedTuple):
@@ -143,12 +146,19 @@ def elr_loss(
     check_shape("state", table, (None, jnp.shape(logits)[1]), "targets [examples, classes]")
     check_range("strength", strength, 0)
     check_range("momentum", momentum, 0, 1)
-    z, indices = upcast(logits), jnp.asarray(indices)
-    p = jax.lax.stop_gradient(_clipped_softmax(z))
+    z, labels, indices = upcast(logits), jnp.asarray(labels), jnp.asarray(indices)
+    # One exponential an entry, for cross-entropy, for the probabilities and for the targets.
+    own = pick(z, labels)
+    top = jax.lax.stop_gradient(jnp.max(z, -1))
+    share = jnp.exp(z - top[:, None])
+    rest = jnp.sum(jnp.where(is_label(labels, z.shape[-1]), 0, share), -1)
+    some = rest > 0
+    odds = jnp.where(some, (top - own) + jnp.log(jnp.where(some, rest, 1)), -jnp.inf)
+    p = _clip(share * (1 / (rest + jnp.exp(own - top)))[:, None])
+    now = jax.lax.stop_gradient(p)
     before = jax.lax.stop_gradient(table)[indices].astype(z.dtype)
-    targets = momentum * before + (1 - momentum) * p / jnp.sum(p, -1, keepdims=True)
-    xent = softplus(others_log_odds(z, jnp.asarray(labels)))
-    loss = xent + strength * elr_regularizer(z, targets)
+    targets = momentum * before + ((1 - momentum) / jnp.sum(now, -1, keepdims=True)) * now
+    loss = softplus(odds) + strength * _log_disagreement(targets, p)
     return restore(loss, logits), ElrState(table.at[indices].set(targets.astype(table.dtype)))
 
 

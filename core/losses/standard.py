@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
@@ -22,7 +23,6 @@ from ._shared import (
     class_mask,
     is_label,
     keep_present,
-    log_sum_exp,
     others_log_odds,
     pick,
     softplus,
@@ -234,13 +234,18 @@ def brier_loss(
     check_labels(logits, labels)
     mask, labels = class_mask(where, logits), jnp.asarray(labels)
     z = upcast(logits)
-    # A row without any class shows no probability, and no derivative either.
-    total = log_sum_exp(z, mask, keepdims=True)
-    total = jnp.where(total > -jnp.inf, total, 0)
-    p = jnp.exp((z if mask is None else jnp.where(mask, z, -jnp.inf)) - total)
-    wrong, _ = _wrong_probability(others_log_odds(z, labels, mask))
-    others = jnp.where(is_label(labels, z.shape[-1]), 0, p)
-    loss = jnp.square(wrong) + jnp.sum(jnp.square(others), -1)
+    own = pick(z, labels)
+    there = z if mask is None else jnp.where(mask, z, own[..., None])
+    top = jax.lax.stop_gradient(jnp.max(there, -1))
+    # One exponential an entry; its sums are those of the probabilities and of their squares.
+    share = jnp.exp(there - top[..., None])
+    absent = is_label(labels, z.shape[-1])
+    if mask is not None:
+        absent |= ~mask
+    rest = jnp.where(absent, 0, share)
+    wrong = jnp.sum(rest, -1)
+    total = wrong + jnp.exp(own - top)
+    loss = (jnp.square(wrong) + jnp.sum(jnp.square(rest), -1)) / jnp.square(total)
     return restore(keep_present(loss, labels, mask), logits)
 
 

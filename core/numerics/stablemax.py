@@ -11,3 +11,8 @@ def log_s(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """
     positive = x >= 0
     return jnp.log1p(jnp.where(positive, x, 0)) - jnp.log1p(jnp.where(positive, 0, -x))
+
+
+def s(x: Float[Array, "..."], scale: Float[Array, "..."] | float = 1.0) -> Float[Array, "..."]:
+    """The function itself, times `scale`; its reciprocal is `s(-x)`."""
+    return jnp.where(x >= 0, (jnp.maximum(x, 0) + 1) * scale, scale / (1 - jnp.minimum(x, 0)))
