@@ -8,6 +8,7 @@ from .diagonal import Curvature, value_grad_and_diag
 from .domains import DomainAlignment, domain_alignment
 from .estimators import Estimator, exact_diagonal, gnb, hutchinson
 from .exchangeable import xdiag, xtrace
+from .heavy_tails import farms_eigenvalues, hill_exponent
 from .inverse_fisher import (
     InverseFisher,
     inverse_fisher,
@@ -56,10 +57,12 @@ __all__ = [
     "empirical_fisher_vp",
     "exact_diagonal",
     "extreme_eigenpairs",
+    "farms_eigenvalues",
     "fisher_vp",
     "ggn_vp",
     "gnb",
     "hessian_trace",
+    "hill_exponent",
     "hutch_plus_plus_trace",
     "hutchinson",
     "hutchinson_trace",

@@ -28,6 +28,7 @@ from .group_envelope import (
     proximal_group_envelope,
 )
 from .kar import KarState, kar, scale_by_kar
+from .layerwise import layerwise_scales, layerwise_sparsity
 from .m_fac import MFacState, m_fac, scale_by_m_fac
 from .matrix_recovery import (
     SubgmState,
@@ -102,6 +103,8 @@ __all__ = [
     "group_envelope_prox",
     "hypergradient",
     "kar",
+    "layerwise_scales",
+    "layerwise_sparsity",
     "local_oracle",
     "m_fac",
     "mesa_loss",
