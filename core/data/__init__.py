@@ -11,6 +11,7 @@ from .clients import (
 from .clusters import (
     balanced_clusters,
     cluster_batches,
+    one_per_cluster_batches,
 )
 from .neighbours import (
     location_neighbours,
@@ -28,5 +29,6 @@ __all__ = [
     "dirichlet_clients",
     "location_neighbours",
     "neighbour_batches",
+    "one_per_cluster_batches",
     "similarity_neighbours",
 ]

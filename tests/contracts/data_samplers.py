@@ -94,4 +94,12 @@ CASES = [
         Bad("batch_size: got 0", {"batch_size": 0}),
         batch_size=3,
     ),
+    host(
+        "one_per_cluster_batches",
+        {"clusters": LABELS},
+        Bad("clusters: got dtype", {"clusters": np.zeros(7)}),
+        Bad("clusters: got shape", {"clusters": np.zeros((7, 1), np.int32)}),
+        Bad("batch_size: got 0", {"batch_size": 0}),
+        batch_size=3,
+    ),
 ]

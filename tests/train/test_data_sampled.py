@@ -30,6 +30,15 @@ def test_batches_are_the_samplers():
     np.testing.assert_array_equal(taken[6:], rows(2)[:2])
 
 
+def test_pseudo_label_batches():
+    pick = lambda epoch: data.one_per_cluster_batches(  # noqa: E731
+        LABELS, batch_size=3, seed=(7, epoch)
+    )
+    batches = list(sampled(pick, lambda r: LABELS[r], epochs=2).to_iter_dataset())
+    assert len(batches) == 8
+    assert all(sorted(b) == [0, 1, 2] for b in batches)
+
+
 def test_epochs_of_other_lengths_say_so():
     with pytest.raises(ValueError, match="rows: got no batches"):
         sampled(lambda epoch: rows(epoch)[:0], lambda r: r)

@@ -106,3 +106,27 @@ def test_clusters_find_what_is_apart():
     found = data.balanced_clusters(x[:32], cluster_size=8)
     assert all(len(set(found[i : i + 8])) == 1 for i in range(0, 32, 8))
     assert np.bincount(data.balanced_clusters(x, cluster_size=5)).tolist() == [5] * 8
+
+
+def test_one_per_cluster():
+    clusters = np.repeat([4, 1, 9, 7], [5, 3, 6, 3])
+    rows = data.one_per_cluster_batches(clusters, batch_size=4, seed=None)
+    assert rows.shape == (4, 4)
+    assert all(sorted(clusters[row]) == [1, 4, 7, 9] for row in rows[:3])
+    assert sorted(clusters[rows[3]]) == [4, 4, 9, 9]
+    # A pandas-free dense rank: the n-th of a cluster comes before the n+1st of any.
+    turn = np.array([np.sum(clusters[:i] == c) for i, c in enumerate(clusters)])
+    assert np.all(np.diff(turn[rows.ravel()]) >= 0)
+    np.testing.assert_array_equal(
+        data.one_per_cluster_batches(np.zeros(7, int), batch_size=3, seed=None),
+        [[0, 1, 2], [3, 4, 5]],
+    )
+    many = np.repeat(np.arange(8), 5)
+    first, again, other = (
+        data.one_per_cluster_batches(many, batch_size=8, seed=s) for s in ((3, 0), (3, 0), (3, 1))
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(np.sort(first), np.sort(other))
+    for got in (first, other):
+        assert sorted(got.ravel()) == list(range(40))
+        assert all(len(set(many[row])) == 8 for row in got)
