@@ -20,6 +20,12 @@ from .collapse import nlm_alignment, softmax_collapse
 from .factuality import (
     green_score,
 )
+from .naive_bayes import (
+    NaiveBayes,
+    naive_bayes_head,
+    naive_bayes_init,
+    naive_bayes_update,
+)
 from .neural_collapse import (
     frame_distance,
     nearest_centre_agreement,
@@ -59,6 +65,7 @@ from .verification import (
 )
 
 __all__ = [
+    "NaiveBayes",
     "Reliability",
     "RetrievalScores",
     "VerificationErrors",
@@ -77,6 +84,9 @@ __all__ = [
     "map_at_r",
     "maximum_calibration_error",
     "maximum_concept_matching_score",
+    "naive_bayes_head",
+    "naive_bayes_init",
+    "naive_bayes_update",
     "ndcg_at_k",
     "nearest_centre_agreement",
     "negative_log_likelihood",
