@@ -58,6 +58,7 @@ from .retrieval import (
     retrieval_scores,
     threshold_inconsistency,
 )
+from .roc import grouped_roc_auc, relative_improvement, roc_auc
 from .verification import (
     VerificationErrors,
     equal_error_rate,
@@ -79,6 +80,7 @@ __all__ = [
     "expected_calibration_error",
     "frame_distance",
     "green_score",
+    "grouped_roc_auc",
     "hit_at_k",
     "label_propensities",
     "map_at_r",
@@ -98,8 +100,10 @@ __all__ = [
     "r_precision",
     "rankme",
     "recall_at_k",
+    "relative_improvement",
     "reliability_bins",
     "retrieval_scores",
+    "roc_auc",
     "self_duality_distance",
     "softmax_collapse",
     "threshold_inconsistency",

@@ -1,7 +1,6 @@
-"""The data and the measure of the reproduction, and verdicts that can fail."""
+"""The data of the reproduction, and verdicts that can fail."""
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from papyrax.papers import din as paper
 
@@ -14,12 +13,6 @@ def test_clicks_follow_the_items_of_the_candidates_category(monkeypatch):
     count = (category[history] == category[candidate][:, None]).sum(1)
     rates = [clicked[count == n].mean() for n in (0, 1, 2)]
     np.testing.assert_allclose(rates, [0.119, 0.5, 0.881], atol=0.06)
-
-
-def test_auc_is_that_of_scikit_learn():
-    rng = np.random.default_rng(0)
-    scores, labels = rng.integers(0, 9, 50).astype(float), rng.integers(0, 2, 50)
-    np.testing.assert_allclose(paper.auc(scores, labels), roc_auc_score(labels, scores))
 
 
 def test_verdicts_follow_the_numbers():
