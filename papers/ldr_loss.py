@@ -76,6 +76,8 @@ PAPER = Paper(
         "papyrax.losses.ldr_kl",
         "papyrax.losses.aldr_kl_init",
         "papyrax.losses.aldr_kl",
+        "papyrax.losses.linear_ldr_kl",
+        "papyrax.losses.linear_aldr_kl",
     ),
     claim=Claim(
         text=(

@@ -17,10 +17,9 @@ from ..numerics import (
     safe_sqrt,
     upcast,
 )
+from ._linear import AxisName
 from .linear_spherical import SphericalLoss
 from .spherical import z_loss_of_moments
-
-AxisName = str | tuple[str, ...] | None
 
 
 class FactoredLayer(NamedTuple):
@@ -234,7 +233,11 @@ def factored_spherical_step(
 
 
 def _check_state(state: FactoredLayer) -> None:
-    check(isinstance(state, FactoredLayer), "state", f"got {type(state).__name__}")
+    check(
+        isinstance(state, FactoredLayer),
+        "state",
+        f"got {type(state).__name__}, takes a FactoredLayer",
+    )
     check_rank("state", state.rows, 2)
 
 
