@@ -161,7 +161,9 @@ def judge(z: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     some = slice(SCENES, SCENES + 300)
     sets = labels[some].astype(np.float32)
     pairs = np.triu_indices(300, 1)
-    cosines, targets = (np.asarray(pairwise_cosine(a, a))[pairs] for a in (z[some], sets))
+    cosines, targets = (
+        np.asarray(pairwise_cosine(a, a))[pairs] for a in (jnp.asarray(z[some]), jnp.asarray(sets))
+    )
     return float(precision), float(spearmanr(cosines, targets).statistic)
 
 

@@ -206,6 +206,14 @@ from .proxies import (
 from .rankers import (
     adversarial_retriever_loss,
 )
+from .regions import (
+    Matches,
+    correspondence_loss,
+    foreground_background_loss,
+    mutual_matches,
+    reliable_matches,
+    spatial_alignment_loss,
+)
 from .regression import (
     conditional_cs_divergence,
     conr_loss,
@@ -275,6 +283,7 @@ __all__ = [
     "IsogclrState",
     "KeyQueue",
     "LearningCurve",
+    "Matches",
     "PairMasks",
     "PreferencePairs",
     "PsKdState",
@@ -304,6 +313,7 @@ __all__ = [
     "contrastive_loss",
     "correct_labels",
     "correctness_aware_loss",
+    "correspondence_loss",
     "cosface_loss",
     "cross_modal_alignment_loss",
     "cs_divergence",
@@ -328,6 +338,7 @@ __all__ = [
     "fit_temperature",
     "fit_vector_scaling",
     "focal_loss",
+    "foreground_background_loss",
     "gaussian_pseudo_negatives",
     "general_robust_loss",
     "generalized_cross_entropy",
@@ -377,6 +388,7 @@ __all__ = [
     "multi_head_contrastive_loss",
     "multi_similarity_loss",
     "multiscale_consistency_loss",
+    "mutual_matches",
     "n_pair_loss",
     "negative_cosine_loss",
     "negative_interpolation",
@@ -402,6 +414,7 @@ __all__ = [
     "ps_kd_init",
     "ps_kd_weight",
     "relative_penalty",
+    "reliable_matches",
     "robust_global_contrastive_loss",
     "score_info_nce_loss",
     "select_nested_width",
@@ -415,6 +428,7 @@ __all__ = [
     "small_loss_mask",
     "smooth_adversarial_comp_sum_loss",
     "soft_contrastive_loss",
+    "spatial_alignment_loss",
     "spherical_softmax_cross_entropy",
     "spherical_softmax_of_moments",
     "squared_error_of_moments",

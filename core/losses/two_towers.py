@@ -70,7 +70,7 @@ def cross_modal_alignment_loss(
     second: Views,
     *,
     temperature: Temperature = 0.01,
-    energy_weight: float = 1e-3,
+    energy_weight: float | Float[Array, ""] = 1e-3,
     chunk_size: int | None = None,
     axis_name: str | None = None,
     ring: bool = False,
