@@ -57,6 +57,7 @@ from .self_tuning import (
     self_tuning,
 )
 from .sharpness import sam, scale_by_sam
+from .soft_shrinkage import iterative_soft_shrinkage, magnitude_masks
 from .sophia import SophiaState, scale_by_sophia, sophia_g, sophia_h
 from .tram import scale_by_tram, tram, tram_distance
 from .udim import udim_inconsistency, udim_perturb
@@ -103,10 +104,12 @@ __all__ = [
     "group_envelope_prox",
     "hypergradient",
     "kar",
+    "iterative_soft_shrinkage",
     "layerwise_scales",
     "layerwise_sparsity",
     "local_oracle",
     "m_fac",
+    "magnitude_masks",
     "mesa_loss",
     "optimistic_omd",
     "optimistic_omd_strongly_convex",

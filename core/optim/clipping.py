@@ -14,7 +14,7 @@ from ..numerics import accumulation_dtype, check, check_range
 Scope = Literal["global", "leaf"]
 
 
-def _order_statistic(leaves: Sequence[Array], rank: Any) -> Float[Array, ""]:
+def order_statistic(leaves: Sequence[Array], rank: Any) -> Float[Array, ""]:
     """The magnitude at this place, counted from 0, of all entries sorted from large to small.
 
     Zero where there are not as many entries. Floating-point numbers of one sign are ordered as
@@ -96,7 +96,7 @@ def coordinate_clip(
             return threshold
         size = sum(x.size for x in leaves)
         check(size < 2**32, "updates", f"got {size} entries, takes fewer than 2^32")
-        return _order_statistic(leaves, _rank(size, fraction))
+        return order_statistic(leaves, _rank(size, fraction))
 
     def clip(x: Array, most: Any) -> Array:
         wide = accumulation_dtype(x)
