@@ -221,6 +221,14 @@ from .regression import (
     cs_information_bottleneck_loss,
     cs_mutual_information,
 )
+from .representation_calibration import (
+    ClassGaussians,
+    calibrate_gaussians,
+    class_gaussians,
+    individual_calibration_loss,
+    local_outlier_factor,
+    sample_gaussians,
+)
 from .robust_contrastive import (
     IsogclrState,
     isogclr_init,
@@ -277,6 +285,7 @@ from .views import (
 
 __all__ = [
     "AldrKlState",
+    "ClassGaussians",
     "ElrState",
     "EquiangularBasis",
     "FactoredLayer",
@@ -304,7 +313,9 @@ __all__ = [
     "bounded_temperature",
     "box_whisker_mask",
     "brier_loss",
+    "calibrate_gaussians",
     "circle_loss",
+    "class_gaussians",
     "class_means",
     "comp_sum_loss",
     "comp_sum_regret_bound",
@@ -351,6 +362,7 @@ __all__ = [
     "hyperbolic_confusion_loss",
     "hyperbolic_cross_entropy_loss",
     "icnn_loss",
+    "individual_calibration_loss",
     "info_nce_loss",
     "instance_level_loss",
     "interpolated_bag_loss",
@@ -373,6 +385,7 @@ __all__ = [
     "linear_ldr_kl",
     "linear_softmax_cross_entropy",
     "linear_spherical_loss",
+    "local_outlier_factor",
     "log_stablemax",
     "logit_adjusted_cross_entropy",
     "madacos",
@@ -416,6 +429,7 @@ __all__ = [
     "relative_penalty",
     "reliable_matches",
     "robust_global_contrastive_loss",
+    "sample_gaussians",
     "score_info_nce_loss",
     "select_nested_width",
     "sequence_log_probability",
