@@ -41,7 +41,7 @@ from papyrax.losses import (
     hyperbolic_cross_entropy_loss,
     to_poincare,
 )
-from papyrax.metrics import equal_error_rate, verification_errors
+from papyrax.metrics import equal_error_rate, roc_auc, verification_errors
 from papyrax.papers import (
     Budget,
     Claim,
@@ -54,7 +54,7 @@ from papyrax.papers import (
     seed_range,
     silent,
 )
-from papyrax.papers.toys import area_under_roc, mlp, mlp_init
+from papyrax.papers.toys import mlp, mlp_init
 
 PAPER = Paper(
     slug="hyp_oc",
@@ -177,7 +177,7 @@ def reproduce(
     for i, arm in enumerate(ARMS):
         progress(i / len(ARMS), f"all seeds: {arm}")
         found = jax.vmap(lambda k, x, u, a=arm: score(k, x, u, a, steps))(keys, x, unseen)
-        areas[arm] = tuple(area_under_roc(np.asarray(s), is_real) for s in found)
+        areas[arm] = tuple(float(roc_auc(s, jnp.asarray(is_real))) for s in found)
         equal[arm] = float(np.mean([equal_error_rate(s, jnp.asarray(is_real)) for s in found]))
         rows = []
         for s in found:

@@ -257,9 +257,3 @@ def probe(
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
     return float(model.fit(features[train], labels[train]).score(features[test], labels[test]))
-
-
-def area_under_roc(scores: np.ndarray, is_positive: np.ndarray) -> float:
-    """How often a positive example scores above a negative one; ties count half."""
-    positive, negative = scores[is_positive, None], scores[None, ~is_positive]
-    return float(np.mean((positive > negative) + 0.5 * (positive == negative)))

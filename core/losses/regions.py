@@ -134,12 +134,12 @@ class Matches(NamedTuple):
     """Which patch of a second image belongs to each of a first one.
 
     Attributes:
-      index: the number of the patch of the second image [patches].
+      partner: the number of the patch of the second image [patches].
       similarity: its cosine [patches].
       is_match: whether it is a match at all [patches].
     """
 
-    index: Int[Array, "patches"]
+    partner: Int[Array, "patches"]
     similarity: Float[Array, "patches"]
     is_match: Bool[Array, "patches"]
 
@@ -164,7 +164,7 @@ def mutual_matches(
       least_similarity: a cosine above this is a match.
 
     Returns:
-      `Matches` [patches]; the indices of ties are the first.
+      `Matches` [patches]; of ties the first.
 
     Raises:
       ValueError: if a shape, a dtype or `least_similarity` does not fit.
@@ -174,7 +174,7 @@ def mutual_matches(
     a match that code takes the mean of empty sets, here nothing is a match.
 
     >>> matches = mutual_matches(jnp.eye(3), jnp.eye(3)[::-1])
-    >>> matches.index.tolist(), int(matches.is_match.sum())
+    >>> matches.partner.tolist(), int(matches.is_match.sum())
     ([2, 1, 0], 3)
     """
     allowed = _check_patches(first, second, where)
@@ -272,7 +272,7 @@ def correspondence_loss(
     for name, x in matches._asdict().items():
         check_shape(f"matches.{name}", x, (jnp.shape(first)[0],), "[patches], as first")
     x, y = map(safe_normalize, upcast(first, second))
-    cosine = jnp.sum(x * y[matches.index], -1)
+    cosine = jnp.sum(x * y[matches.partner], -1)
     each = jax.lax.stop_gradient(matches.similarity).astype(x.dtype) * (1 - cosine)
     total = jnp.sum(jnp.where(matches.is_match, each, 0))
     count = jnp.sum(matches.is_match).astype(x.dtype)

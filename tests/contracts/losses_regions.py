@@ -27,10 +27,10 @@ def patches(rng):
 
 
 def matched(rng):
-    index = np.array([0, 2, 6, 3, 3, 1], np.int32)
+    partner = np.array([0, 2, 6, 3, 3, 1], np.int32)
     return {
         **patches(rng),
-        "index": index,
+        "partner": partner,
         "similarity": rng.uniform(0.5, 1, PATCHES),
         "is_match": np.array([1, 1, 0, 1, 0, 0], bool),
     }
@@ -91,9 +91,9 @@ CASES = [
         matched,
         ("first", "second"),
         rows=None,
-        call=lambda fn, first, second, index, similarity, is_match: fn(
-            first, second, Matches(index, similarity, is_match)
+        call=lambda fn, first, second, partner, similarity, is_match: fn(
+            first, second, Matches(partner, similarity, is_match)
         ),
-        bad=(*PATCH, Bad("matches.index: got shape", {"index": np.zeros(2, np.int32)})),
+        bad=(*PATCH, Bad("matches.partner: got shape", {"partner": np.zeros(2, np.int32)})),
     ),
 ]

@@ -17,7 +17,7 @@ def test_draw(monkeypatch):
 
 def test_reproduce_shortened(monkeypatch):
     train = paper.train
-    for name, value in (("PLACES", 16), ("NOISE", 0.2), ("SCORED", 2000), ("HITS", 5)):
+    for name, value in (("PLACES", 16), ("NOISE", 0.2), ("HITS", 5)):
         monkeypatch.setattr(paper, name, value)
     monkeypatch.setattr(paper, "train", lambda k, w, x, _: train(k, w, x, 40))
     result = paper.reproduce(seed=100, seeds=1)

@@ -63,7 +63,7 @@ def test_mutual_matches():
         for j in range(9)
         if s[i, j] == s[i].max() == s[:, j].max() and s[i, j] > 0.7
     }
-    pairs = lambda m: {(i, int(m.index[i])) for i in np.flatnonzero(m.is_match)}  # noqa: E731
+    pairs = lambda m: {(i, int(m.partner[i])) for i in np.flatnonzero(m.is_match)}  # noqa: E731
     assert pairs(found) == want
     assert 0 < len(want) < 8
     swapped = run(y, x, least_similarity=0.7)
