@@ -44,6 +44,7 @@ from .online import (
     optimistic_omd,
     optimistic_omd_strongly_convex,
 )
+from .online_newton import OptimisticNewtonState, optimistic_online_newton
 from .perpgrad import perpgrad, scale_by_perpgrad
 from .riemannian import GrassmannState, grassmann_sgd
 from .saf import SafState, mesa_loss, saf_init, saf_loss, trajectory_loss
@@ -77,6 +78,7 @@ __all__ = [
     "LocalOracle",
     "MFacState",
     "MirrorMap",
+    "OptimisticNewtonState",
     "OptimisticOmdState",
     "SafState",
     "SelfTuning",
@@ -113,6 +115,7 @@ __all__ = [
     "mesa_loss",
     "optimistic_omd",
     "optimistic_omd_strongly_convex",
+    "optimistic_online_newton",
     "perpgrad",
     "perturb_hyperparameters",
     "perturbation_entropy",

@@ -50,4 +50,15 @@ CASES = [
             Bad("mirror: got", {"mirror": 3}),
         ),
     ),
+    OptimizerCase(
+        "papyrax.optim.optimistic_online_newton",
+        {"diameter": 1.0, "gradient_bound": 2000.0, "exp_concavity": 1.0},
+        numeric=("diameter", "gradient_bound", "exp_concavity"),
+        bad=(
+            Bad("diameter: got", {"diameter": 0.0}),
+            Bad("gradient_bound: got", {"gradient_bound": -1.0}),
+            Bad("exp_concavity: got", {"exp_concavity": 0.0}),
+            Bad("radius: got", {"radius": -1.0}),
+        ),
+    ),
 ]
