@@ -43,6 +43,9 @@ from .comp_sum import (
     generalized_cross_entropy,
     smooth_adversarial_comp_sum_loss,
 )
+from .confusion import (
+    energy_confusion_loss,
+)
 from .contrastive import (
     decoupled_contrastive_loss,
     info_nce_loss,
@@ -336,6 +339,7 @@ __all__ = [
     "elr_init",
     "elr_loss",
     "elr_regularizer",
+    "energy_confusion_loss",
     "ensloss",
     "equiangular_basis_loss",
     "equiangular_basis_vectors",
