@@ -74,8 +74,13 @@ def coverage(papers: Sequence[Row]) -> str:
     done = [row for row in papers if row.paper is not None]
     if done:
         lines += ["| paper | claim | measured here | verdict |", "|---|---|---|---|"]
-        lines += [_line(row, "papers/") for row in done]
-        lines += ["", _legend(done), ""]
+        lines += [_short_line(row, "papers/") for row in done]
+        lines += [
+            "",
+            f"{_legend(done)} Of several measures the first one is shown, or the first that does "
+            "not hold; [papers/README.md](papers/README.md) has all.",
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -155,18 +160,31 @@ def _legend(done: Sequence[Row]) -> str:
     return text + (f"; budget: {', '.join(budgets)}." if budgets else ".")
 
 
+def _links(row: Row, folder: str) -> str:
+    slug, url = f"`{row.entry.slug}`", row.entry.url
+    links = [slug if row.paper is None else f"[{slug}]({folder}{row.entry.slug}.py)"]
+    return " · ".join([*links, f"[arXiv]({url})"] if url else links)
+
+
 def _line(row: Row, folder: str) -> str:
     entry = row.entry
-    links = []
-    if row.paper is not None:
-        links.append(f"[`{entry.slug}`]({folder}{entry.slug}.py)")
-    else:
-        links.append(f"`{entry.slug}`")
-    if entry.url:
-        links.append(f"[arXiv]({entry.url})")
-    name = f"{cell(entry.title)} ({entry.year})<br>{' · '.join(links)}"
+    name = f"{cell(entry.title)} ({entry.year})<br>{_links(row, folder)}"
     text = cell(row.paper.claim.text if row.paper else entry.idea)
     return f"| {name} | {text} | {_measured(row)} | {_verdict(row)} |"
+
+
+def _short_line(row: Row, folder: str) -> str:
+    text = cell(row.paper.claim.text if row.paper else row.entry.idea)
+    return f"| {_links(row, folder)} | {text} | {_headline(row)} | {_verdict(row)} |"
+
+
+def _headline(row: Row) -> str:
+    if row.result is None:
+        return ""
+    measures = row.result.measures
+    shown = next((measure for measure in measures if not measure.holds), measures[0])
+    more = f"; {len(measures) - 1} more" if len(measures) > 1 else ""
+    return _measure(shown) + more
 
 
 def _measured(row: Row) -> str:

@@ -139,12 +139,14 @@ def test_rows_in_words():
     cells = [re.split(r"(?<!\\)\|", line) for line in lines if "adahessian" in line]
     assert [c[3:5] for c in cells] == [
         [" accuracy: 0.951 ± 0.001 *vs* 0.55 ± 0.07 ", " **holds** "],
-        [" accuracy: 0.951 ± 0.001 *vs* 0.55 ± 0.07<br>loss\\_1: 12346 ", " does not hold "],
+        [" loss\\_1: 12346; 1 more ", " does not hold "],
         ["  ", " not measured "],
     ]
     assert cells[0][2] == r" It is 5 \| 6 times x\_1. "
     assert "[`adahessian`](papers/adahessian.py) · [arXiv](" in cells[0][1]
     assert "budget: quick." in lines[-1]
+    text = tables.catalogue([row("implemented", measures=(holds, fails))])
+    assert "| accuracy: 0.951 ± 0.001 *vs* 0.55 ± 0.07<br>loss\\_1: 12346 |" in text
 
 
 def test_a_result_under_another_acceptance_is_not_shown(checkout, tmp_path, monkeypatch):
