@@ -206,6 +206,13 @@ from .proxies import (
     proxy_anchor_loss,
     proxy_nca_loss,
 )
+from .pseudo_labels import (
+    PseudoLabelBank,
+    pseudo_label_bank_init,
+    pseudo_label_bank_update,
+    pseudo_label_centroids,
+    pseudo_label_samples,
+)
 from .rankers import (
     adversarial_retriever_loss,
 )
@@ -299,6 +306,7 @@ __all__ = [
     "PairMasks",
     "PreferencePairs",
     "PsKdState",
+    "PseudoLabelBank",
     "SoftLabels",
     "TransformTemperature",
     "VectorScaling",
@@ -430,6 +438,10 @@ __all__ = [
     "ps_kd",
     "ps_kd_init",
     "ps_kd_weight",
+    "pseudo_label_bank_init",
+    "pseudo_label_bank_update",
+    "pseudo_label_centroids",
+    "pseudo_label_samples",
     "relative_penalty",
     "reliable_matches",
     "robust_global_contrastive_loss",

@@ -219,16 +219,19 @@ def info_nce_loss(
     negatives: Float[Array, "negatives features"] | Float[Array, "batch negatives features"],
     *,
     temperature: Temperature = 0.07,
+    margin: float = 0.0,
 ) -> Float[Array, "batch"]:
     """InfoNCE with given negatives: a queue shared by all queries, or some for each query.
 
-    `-log(exp(s+ / t) / (exp(s+ / t) + sum_n exp(s_n / t)))` with cosines `s`.
+    `-log(exp((s+ - m) / t) / (exp((s+ - m) / t) + sum_n exp(s_n / t)))` with cosines `s`.
 
     Args:
       queries: embeddings [batch, features].
       keys: the positive of each query [batch, features].
       negatives: shared [negatives, features] or for each query [batch, negatives, features].
       temperature: `t`, a number or one for each query [batch].
+      margin: `m`, what the positive has to be ahead by; below zero it may lie behind (-0.5 for
+        positives of other images in InterCLR).
 
     Returns:
       One loss a query [batch].
@@ -237,7 +240,8 @@ def info_nce_loss(
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
     Source: Momentum Contrast for Unsupervised Visual Representation Learning, arXiv 1911.05722,
-    Eq. 1 (keys and queue are constants there: apply `jax.lax.stop_gradient`).
+    Eq. 1 (keys and queue are constants there: apply `jax.lax.stop_gradient`); the margin is that of
+    Delving into Inter-Image Invariance for Unsupervised Visual Representations, arXiv 2008.11702.
 
     >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
     >>> np.asarray(info_nce_loss(x, x, -x, temperature=0.5), float).round(3)
@@ -245,7 +249,7 @@ def info_nce_loss(
     """
     near, far = own_cosines(queries, keys, negatives)
     scale = 1 / per_anchor("temperature", temperature, len(queries), near.dtype)
-    loss = softplus(log_sum_exp(scale[:, None] * (far - near[:, None])))
+    loss = softplus(log_sum_exp(scale[:, None] * (far - near[:, None] + margin)))
     return restore(loss, queries, keys, negatives)
 
 
