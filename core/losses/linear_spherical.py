@@ -30,8 +30,8 @@ def linear_spherical_loss(
     variance is summed around the mean, which `x` and the mean of the weights give beforehand. As in
     `linear_softmax_cross_entropy`, the classes are walked in chunks: the value, the gradient and
     products of the Hessian with a vector hold no more than a few [..., chunk_size] arrays beside
-    their inputs and results. Where the layer is trained by plain SGD, `factored_spherical_step` does
-    without the walk.
+    their inputs and results. Where the layer is trained by plain SGD, `factored_spherical_step`
+    does without the walk.
 
     For a vocabulary that is sharded over devices, call it inside `jax.shard_map` with `kernel` and
     `bias` split along the classes and name the mesh axis in `axis_name`.
