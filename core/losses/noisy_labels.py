@@ -23,13 +23,11 @@ _CLIP = 1e-4
 
 
 def _clip(p: Float[Array, "... classes"]) -> Float[Array, "... classes"]:
-    # What is clipped is a constant; said so, its derivative costs nothing.
-    inside = (p > _CLIP) & (p < 1 - _CLIP)
-    return jnp.where(inside, p, jax.lax.stop_gradient(jnp.clip(p, _CLIP, 1 - _CLIP)))
+    return jnp.clip(p, _CLIP, 1 - _CLIP)
 
 
-def _log_disagreement(targets: Array, p: Array) -> Array:
-    return jnp.log1p(-jnp.minimum(jnp.sum(targets * p, -1), 1 - _CLIP))
+def _log_disagreement(agreement: Float[Array, "..."]) -> Float[Array, "..."]:
+    return jnp.log1p(-jnp.minimum(agreement, 1 - _CLIP))
 
 
 def elr_regularizer(
@@ -62,8 +60,8 @@ def elr_regularizer(
     """
     check_targets(logits, targets)
     z, t = upcast(logits, targets)
-    value = _log_disagreement(jax.lax.stop_gradient(t), _clip(jax.nn.softmax(z, -1)))
-    return restore(value, logits, targets)
+    agreement = jnp.sum(jax.lax.stop_gradient(t) * _clip(jax.nn.softmax(z, -1)), -1)
+    return restore(_log_disagreement(agreement), logits, targets)
 
 
 class ElrState(NamedTuple):
@@ -150,15 +148,18 @@ def elr_loss(
     # One exponential an entry, for cross-entropy, for the probabilities and for the targets.
     own = pick(z, labels)
     top = jax.lax.stop_gradient(jnp.max(z, -1))
-    share = jnp.exp(z - top[:, None])
-    rest = jnp.sum(jnp.where(is_label(labels, z.shape[-1]), 0, share), -1)
+    power = jnp.exp(z - top[:, None])
+    rest = jnp.sum(jnp.where(is_label(labels, z.shape[-1]), 0, power), -1)
     some = rest > 0
     odds = jnp.where(some, (top - own) + jnp.log(jnp.where(some, rest, 1)), -jnp.inf)
-    p = _clip(share * (1 / (rest + jnp.exp(own - top)))[:, None])
+    p = _clip(power * (1 / (rest + jnp.exp(own - top)))[:, None])
     now = jax.lax.stop_gradient(p)
     before = jax.lax.stop_gradient(table)[indices].astype(z.dtype)
-    targets = momentum * before + ((1 - momentum) / jnp.sum(now, -1, keepdims=True)) * now
-    loss = softplus(odds) + strength * _log_disagreement(targets, p)
+    share = (1 - momentum) / jnp.sum(now, -1)
+    targets = momentum * before + share[:, None] * now
+    # That of the two summands in turn: the targets themselves are for the state alone.
+    agreement = momentum * jnp.sum(before * p, -1) + share * jnp.sum(now * p, -1)
+    loss = softplus(odds) + strength * _log_disagreement(agreement)
     return restore(loss, logits), ElrState(table.at[indices].set(targets.astype(table.dtype)))
 
 

@@ -5,12 +5,12 @@ from jaxtyping import Array, Float
 
 
 def log_s(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`log s(x)`; every branch is finite at every x, so that the derivatives are too.
+    """`log s(x)`; finite at every x, and its derivatives too.
 
     `s(x) = x + 1` for `x >= 0` and `1 / (1 - x)` below.
     """
     positive = x >= 0
-    return jnp.log1p(jnp.where(positive, x, 0)) - jnp.log1p(jnp.where(positive, 0, -x))
+    return jnp.where(positive, 1.0, -1.0) * jnp.log1p(jnp.where(positive, x, -x))
 
 
 def s(x: Float[Array, "..."], scale: Float[Array, "..."] | float = 1.0) -> Float[Array, "..."]:
