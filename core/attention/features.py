@@ -13,6 +13,9 @@ from ..numerics import check
 
 FeatureMap = Literal["elu", "relu"] | Callable[[Array], Array]
 
+PIECE = 4096
+"""Tokens a chunk where every query sees every key: sums need no products within a chunk."""
+
 
 def _elu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     # exp(x) itself and not expm1(x) + 1, which rounds small features to multiples of 6e-8.
@@ -45,21 +48,22 @@ def feature_map_of(feature_map: FeatureMap) -> Callable[[Array], Array]:
 
 
 def scan_chunks(
-    step: Callable[..., tuple[Any, Array]], state: Any, arrays: Sequence[Array], chunk_size: int
-) -> tuple[Any, Float[Array, "B T ..."]]:
+    step: Callable[..., tuple[Any, Any]], state: Any, arrays: Sequence[Array], chunk_size: int
+) -> tuple[Any, Any]:
     """`state, out = step(state, *chunk)` for one chunk of tokens after the other.
 
     What a chunk computes is computed again in the backward pass, so that all that is kept between
     the passes is the state before each chunk.
 
     Args:
-      step: takes the state and a chunk [batch, chunk, ...] of each array.
+      step: takes the state and a chunk [batch, chunk, ...] of each array; its output is an array
+        or None.
       state: a pytree of arrays.
       arrays: [batch, length, ...]; the last chunk is filled up with zeros.
       chunk_size: tokens a chunk.
 
     Returns:
-      The state after the last chunk, and the outputs [batch, length, ...].
+      The state after the last chunk, and the outputs [batch, length, ...] or None.
 
     Raises:
       ValueError: if `chunk_size` is not a positive integer.
@@ -77,15 +81,18 @@ def scan_chunks(
         x = jnp.pad(x, ((0, 0), (0, chunks * size - length)) + ((0, 0),) * (x.ndim - 2))
         return jnp.moveaxis(x.reshape(x.shape[0], chunks, size, *x.shape[2:]), 1, 0)
 
-    def one(state: Any, chunk: tuple[Array, ...]) -> tuple[Any, Array]:
+    def join(x: Array) -> Array:
+        x = jnp.moveaxis(x, 0, 1)
+        return x.reshape(x.shape[0], chunks * size, *x.shape[3:])[:, :length]
+
+    def one(state: Any, chunk: tuple[Array, ...]) -> tuple[Any, Any]:
         return step(state, *chunk)
 
     # Inside shard_map the carry of a scan must vary over the mesh axes that its inputs vary over.
     leaves, tree = jax.tree.flatten((state, tuple(map(cut, arrays))))
     state, pieces = jax.tree.unflatten(tree, vary_alike(*leaves))
     last, out = jax.lax.scan(jax.checkpoint(one, prevent_cse=False), state, pieces)
-    out = jnp.moveaxis(out, 0, 1)
-    return last, out.reshape(out.shape[0], chunks * size, *out.shape[3:])[:, :length]
+    return last, jax.tree.map(join, out)
 
 
 def chunk_sums(

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..numerics import check, check_range, restore, safe_divide, upcast
 from .arguments import Heads, check_attention, check_no_bias, split_heads, visible
-from .features import FeatureMap, align, chunk_sums, feature_map_of, scan_chunks
+from .features import PIECE, FeatureMap, align, chunk_sums, feature_map_of, scan_chunks
 
 Implementation = Literal["linear", "quadratic"]
 Read = Callable[[Array, Array], Array]
@@ -188,16 +188,26 @@ def kernel_sums(
     """
     phi = feature_map_of(feature_map)
     heads = split_heads(query, key, value, mask)
+    state = linear_attention_init(phi(heads.key[:, :1]), heads.value[:, :1])
     if is_causal:
-        k, v, present = align(query.shape[1], heads.key, heads.value, heads.present)
-        state = linear_attention_init(phi(k[:, :1]), v[:, :1])
-        _, out = _causal(state, Heads(heads.query, k, v, present), phi, chunk_size, precision, read)
+        keys = align(query.shape[1], heads.key, heads.value, heads.present)
+        _, out = _causal(state, Heads(heads.query, *keys), phi, chunk_size, precision, read)
     else:
-        q, k = phi(heads.query), phi(heads.key) * heads.present[..., None]
-        key_value = jnp.einsum("bskh,bske->bkhe", k, heads.value, precision=precision)
-        sums = jnp.einsum("btkgh,bkhe->btkge", q, key_value, precision=precision)
-        total = jnp.einsum("btkgh,bkh->btkg", q, jnp.sum(k, axis=1), precision=precision)
-        out = read(sums, total)
+
+        def add(state: Any, key: Array, value: Array, present: Array) -> Any:
+            k = phi(key) * present[..., None]
+            key_value = jnp.einsum("bskh,bske->bkhe", k, value, precision=precision)
+            after = state.key_sum + jnp.sum(k, axis=1), state.key_value + key_value
+            return LinearAttentionState(*after), None
+
+        def answer(_: None, query: Array) -> Any:
+            q = phi(query)
+            sums = jnp.einsum("btkgh,bkhe->btkge", q, state.key_value, precision=precision)
+            total = jnp.einsum("btkgh,bkh->btkg", q, state.key_sum, precision=precision)
+            return None, read(sums, total)
+
+        state, _ = scan_chunks(add, state, heads[1:], PIECE)
+        _, out = scan_chunks(answer, None, heads[:1], PIECE)
     return out.reshape(*query.shape[:3], value.shape[-1])
 
 

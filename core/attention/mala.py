@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..numerics import check, check_range, restore, safe_divide, upcast
 from .arguments import Heads, check_attention, check_no_bias, split_heads, visible
-from .features import FeatureMap, align, chunk_sums, feature_map_of, scan_chunks
+from .features import PIECE, FeatureMap, align, chunk_sums, feature_map_of, scan_chunks
 from .linear import Implementation, check_implementation, check_step, weigh
 from .rope import Rope, Rotary, apply_rope, rope_pair
 
@@ -46,11 +46,14 @@ class _Features(NamedTuple):
 
 
 Map = Callable[[Array], Array]
-Pair = tuple[Rotary, Rotary]
+Angles = tuple[Array, ...]
 
 
-def _checked_pair(rope: Rope | None, phi: Map, query: Array, key: Array) -> Pair | None:
-    """The angles of queries and keys, as long and as wide as the features that they turn."""
+def _angles(rope: Rope | None, phi: Map, query: Array, key: Array) -> tuple[Angles, Angles]:
+    """Cosines and sines [batch or 1, tokens, dim] for queries and for keys; none without RoPE.
+
+    They are as long and as wide as the features that they turn.
+    """
     pair = rope_pair(rope)
     for name, x, rotary in zip(("query", "key"), (query, key), pair or (), strict=False):
         got, takes = jnp.shape(rotary.cos), (x.shape[1], jax.eval_shape(phi, x).shape[-1])
@@ -59,18 +62,25 @@ def _checked_pair(rope: Rope | None, phi: Map, query: Array, key: Array) -> Pair
             "rope",
             f"got angles of shape {got} for the {name}, takes [..., {takes[0]}, {takes[1]}]",
         )
-    return pair
+    of_query, of_key = (
+        tuple(x if x.ndim == 3 else x[None] for x in map(jnp.asarray, rotary))
+        for rotary in pair or ((), ())
+    )
+    return of_query, of_key
 
 
-def _features(query: Array, key: Array, phi: Map, pair: Pair | None) -> _Features:
-    q, k = phi(query), phi(key)
-    if pair is None:
-        return _Features(q, k, q, k)
+def _mapped(x: Array, phi: Map, angles: Angles) -> tuple[Array, Array]:
+    """phi(x), plain and turned by the angles (the same array where there are none)."""
+    plain = phi(x)
+    if not angles:
+        return plain, plain
+    flat = plain.reshape(*plain.shape[:2], -1, plain.shape[-1])
+    return plain, apply_rope(flat, Rotary(*angles)).reshape(plain.shape)
 
-    def turn(x: Array, rotary: Rotary) -> Array:
-        return apply_rope(x.reshape(*x.shape[:2], -1, x.shape[-1]), rotary).reshape(x.shape)
 
-    return _Features(q, k, turn(q, pair[0]), turn(k, pair[1]))
+def _features(query: Array, key: Array, phi: Map, angles: tuple[Angles, Angles]) -> _Features:
+    (q, q_turned), (k, k_turned) = (_mapped(x, phi, a) for x, a in zip((query, key), angles))
+    return _Features(q, k, q_turned, k_turned)
 
 
 def _kernel_factor(kernel_scale: str, scale: Any, dim: int, count: Array) -> Array:
@@ -90,7 +100,8 @@ def _check_options(kernel_scale: Any, epsilon: Any) -> None:
 
 
 def _read(
-    x: _Features,
+    q: Float[Array, "B T K G H"],
+    q_turned: Float[Array, "B T K G H"],
     moment: Float[Array, "B T K G E"],
     past: MalaState,
     factor: Float[Array, "B T K"],
@@ -111,8 +122,8 @@ def _read(
         out = jnp.einsum("btkgh,btkh->btkg", q, mean, precision=precision)
         return out * (factor * past.seen)[..., None]
 
-    plain = total(x.q, past.key_mean)
-    turned = plain if x.q_turned is x.q else total(x.q_turned, past.turned_mean)
+    plain = total(q, past.key_mean)
+    turned = plain if q_turned is q else total(q_turned, past.turned_mean)
     inverse = safe_divide(jnp.ones_like(plain), plain + epsilon)
     offset = inverse * turned + (turned - plain)
     moment = moment * factor[..., None, None]
@@ -163,25 +174,81 @@ def _causal(
     state: MalaState,
     heads: Heads,
     phi: Map,
-    pair: Pair | None,
+    angles: tuple[Angles, Angles],
     factor: Callable[[Array], Array],
     epsilon: float,
     chunk_size: int,
     precision: jax.lax.PrecisionLike,
 ) -> tuple[MalaState, Float[Array, "B T K G E"]]:
     """The next state, and the outputs of queries that see the state's tokens and those up to i."""
-    angles = [x if x.ndim == 3 else x[None] for rotary in pair or () for x in rotary]
-    keys = align(heads.query.shape[1], heads.key, heads.value, heads.present, *angles[2:])
-    arrays = (heads.query, *keys[:3], *angles[:2], *keys[3:])
+    keys = align(heads.query.shape[1], heads.key, heads.value, heads.present, *angles[1])
+    arrays = (heads.query, *keys[:3], *angles[0], *keys[3:])
 
-    def step(state: Any, *chunk: Array) -> Any:
-        query, key, value, present, *angles = chunk
-        turns = (Rotary(*angles[:2]), Rotary(*angles[2:])) if angles else None
-        x = _features(query, key, phi, turns)
+    def step(
+        state: Any, query: Array, key: Array, value: Array, present: Array, *turns: Any
+    ) -> Any:
+        x = _features(query, key, phi, (turns[:2], turns[2:]))
         moment, past, after = _chunk(state, x, value, present, precision)
-        return after, _read(x, moment, past, factor(past.seen), epsilon, precision)
+        return after, _read(x.q, x.q_turned, moment, past, factor(past.seen), epsilon, precision)
 
     return scan_chunks(step, state, arrays, chunk_size)
+
+
+def _of_all(
+    state: MalaState,
+    heads: Heads,
+    phi: Map,
+    angles: tuple[Angles, Angles],
+    factor: Callable[[Array], Array],
+    epsilon: float,
+    precision: jax.lax.PrecisionLike,
+) -> Float[Array, "B T K G E"]:
+    """The outputs of queries that see all keys; `state` is that before any."""
+
+    def add(state: Any, key: Array, value: Array, present: Array, *turns: Array) -> Any:
+        """Moments of two sets of tokens together, from those of each (Chan, Golub, LeVeque)."""
+        count = jnp.sum(present, axis=1)
+        seen = state.seen + count
+        share = count / jnp.maximum(seen, 1)
+
+        def mean(y: Array) -> Array:
+            total = jnp.sum(y * present[..., None], axis=1)
+            return total / jnp.maximum(count, 1)[..., None]
+
+        k, k_turned = _mapped(key, phi, turns)
+        turned, of_values = mean(k_turned), mean(value)
+        inside = jnp.einsum(
+            "bskh,bske->bkhe",
+            (k_turned - turned[:, None]) * present[..., None],
+            value - of_values[:, None],
+            precision=precision,
+        )
+        gaps = turned - state.turned_mean, of_values - state.value_mean
+        between = jnp.einsum("bkh,bke->bkhe", *gaps, precision=precision)
+        between = (state.seen * share)[..., None, None] * between
+
+        def merged(old: Array, new: Array) -> Array:
+            return old + share[..., None] * (new - old)
+
+        turned = merged(state.turned_mean, turned)
+        plain = turned if k_turned is k else merged(state.key_mean, mean(k))
+        values = merged(state.value_mean, of_values)
+        return MalaState(seen, plain, turned, values, state.covariance + inside + between), None
+
+    def answer(_: None, query: Array, *turns: Array) -> Any:
+        q, q_turned = _mapped(query, phi, turns)
+        moment = jnp.einsum("btkgh,bkhe->btkge", q_turned, whole.covariance, precision=precision)
+        past = MalaState(
+            seen=whole.seen[:, None],
+            key_mean=whole.key_mean[:, None],
+            turned_mean=whole.turned_mean[:, None],
+            value_mean=whole.value_mean[:, None],
+            covariance=whole.covariance,
+        )
+        return None, _read(q, q_turned, moment, past, factor(past.seen), epsilon, precision)
+
+    whole, _ = scan_chunks(add, state, (*heads[1:], *angles[1]), PIECE)
+    return scan_chunks(answer, None, (heads.query, *angles[0]), PIECE)[1]
 
 
 def mala(
@@ -269,30 +336,13 @@ def mala(
         )
         return restore(weigh(weights, upcast(value), precision), query, key, value)
     heads, phi = split_heads(query, key, value, mask), feature_map_of(feature_map)
-    pair = _checked_pair(rope, phi, heads.query, heads.key)
+    angles = _angles(rope, phi, heads.query, heads.key)
     factor = functools.partial(_kernel_factor, kernel_scale, scale, query.shape[-1])
+    state = mala_init(phi(heads.key[:, :1]), heads.value[:, :1])
     if is_causal:
-        state = mala_init(phi(heads.key[:, :1]), heads.value[:, :1])
-        _, out = _causal(state, heads, phi, pair, factor, epsilon, chunk_size, precision)
+        _, out = _causal(state, heads, phi, angles, factor, epsilon, chunk_size, precision)
     else:
-        x, present, v = _features(heads.query, heads.key, phi, pair), heads.present, heads.value
-        count = jnp.sum(present, axis=1, keepdims=True)
-
-        def mean(y: Array) -> Array:
-            total = jnp.sum(y * present[..., None], axis=1, keepdims=True)
-            return total / jnp.maximum(count, 1)[..., None]
-
-        key_mean, value_mean = mean(x.k), mean(v)
-        turned_mean = key_mean if x.k_turned is x.k else mean(x.k_turned)
-        covariance = jnp.einsum(
-            "bskh,bske->bkhe",
-            (x.k_turned - turned_mean) * present[..., None],
-            v - value_mean,
-            precision=precision,
-        )
-        moment = jnp.einsum("btkgh,bkhe->btkge", x.q_turned, covariance, precision=precision)
-        past = MalaState(count, key_mean, turned_mean, value_mean, covariance)
-        out = _read(x, moment, past, factor(count), epsilon, precision)
+        out = _of_all(state, heads, phi, angles, factor, epsilon, precision)
     return restore(out.reshape(*query.shape[:3], value.shape[-1]), query, key, value)
 
 
@@ -378,9 +428,9 @@ def mala_step(
     check_step(query, key, value, mask)
     _check_options(kernel_scale, epsilon)
     heads, phi = split_heads(query, key, value, mask), feature_map_of(feature_map)
-    pair = _checked_pair(rope, phi, heads.query, heads.key)
+    angles = _angles(rope, phi, heads.query, heads.key)
     factor = functools.partial(_kernel_factor, kernel_scale, scale, query.shape[-1])
-    state, out = _causal(state, heads, phi, pair, factor, epsilon, chunk_size, precision)
+    state, out = _causal(state, heads, phi, angles, factor, epsilon, chunk_size, precision)
     return restore(out.reshape(*query.shape[:3], value.shape[-1]), query, key, value), state
 
 
@@ -429,8 +479,8 @@ def mala_weights(
     _check_options(kernel_scale, epsilon)
     shown = visible(mask, is_causal, query, key)
     heads, phi = split_heads(query, key, key), feature_map_of(feature_map)
-    pair = _checked_pair(rope, phi, heads.query, heads.key)
-    x = _features(heads.query, heads.key, phi, pair)
+    angles = _angles(rope, phi, heads.query, heads.key)
+    x = _features(heads.query, heads.key, phi, angles)
     count = jnp.sum(shown, axis=-1, keepdims=True).astype(x.q.dtype)
     factor = _kernel_factor(kernel_scale, scale, query.shape[-1], count)
 
