@@ -8,6 +8,7 @@ def test_reproduce_shortened(monkeypatch):
     train = paper.train
     monkeypatch.setattr(paper, "SIZE", 128)
     monkeypatch.setitem(paper.STEPS, "quick", 30)
+    monkeypatch.setattr(paper, "probe", lambda *_: 0.5)
     # One program to compile, not two.
     monkeypatch.setattr(paper, "train", lambda key, x, made, steps: train(key, x, True, steps))
     result = paper.reproduce(seed=100, seeds=1)
