@@ -76,7 +76,7 @@ PAPER = Paper(
         "papyrax.losses.class_gaussians",
         "papyrax.losses.calibrate_gaussians",
         "papyrax.losses.sample_gaussians",
-        "papyrax.losses.individual_calibration_loss",
+        "papyrax.losses.individual_calibration_regularizer",
     ),
     claim=Claim(
         text="Calibrated representations classify better under wrong labels on a long tail.",

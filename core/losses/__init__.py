@@ -235,7 +235,7 @@ from .representation_calibration import (
     ClassGaussians,
     calibrate_gaussians,
     class_gaussians,
-    individual_calibration_loss,
+    individual_calibration_regularizer,
     local_outlier_factor,
     sample_gaussians,
 )
@@ -374,7 +374,7 @@ __all__ = [
     "hyperbolic_confusion_loss",
     "hyperbolic_cross_entropy_loss",
     "icnn_loss",
-    "individual_calibration_loss",
+    "individual_calibration_regularizer",
     "info_nce_loss",
     "instance_level_loss",
     "interpolated_bag_loss",

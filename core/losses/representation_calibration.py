@@ -24,7 +24,6 @@ from ..numerics import (
     safe_sqrt,
     upcast,
 )
-from ._shared import check_targets
 from .similarity import pairwise_euclidean
 
 
@@ -268,28 +267,24 @@ def sample_gaussians(
     return restore(drawn, gaussians.means)
 
 
-def individual_calibration_loss(
-    logits: Float[Array, "... classes"],
-    targets: Float[Array, "... classes"],
+def individual_calibration_regularizer(
     features: Float[Array, "... features"],
     anchors: Float[Array, "... features"],
     *,
     weight: float = 1.0,
 ) -> Float[Array, "..."]:
-    """Cross-entropy that keeps representations near those of contrastive learning.
+    """How far representations have moved from those of contrastive learning.
 
-    `-sum_k y_k log p_k + weight |z - z_0|^2`. The representations `z_0` were learnt without labels,
-    so that wrong ones cannot have spoiled them.
+    `weight |z - z_0|^2`, added to the cross-entropy of mixed examples (mixup). The representations
+    `z_0` were learnt without labels, so that wrong ones cannot have spoiled them.
 
     Args:
-      logits: scores [..., classes].
-      targets: distributions, as a rule mixed by mixup [..., classes].
       features: representations z in training [..., features].
       anchors: z_0 of the same examples, without gradient [..., features].
       weight: of the distance.
 
     Returns:
-      One loss an example [...].
+      One value an example [...].
 
     Raises:
       ValueError: if a shape or dtype does not fit or `weight` is negative.
@@ -298,19 +293,13 @@ def individual_calibration_loss(
     there is no code, and the weight is not known.
 
     >>> z = jnp.array([[1.0, 2.0]])
-    >>> loss = individual_calibration_loss(jnp.zeros((1, 2)), jnp.array([[0.5, 0.5]]), z, z - 1)
-    >>> np.asarray(loss, float).round(3)
-    array([2.693])
+    >>> individual_calibration_regularizer(z, z - 1, weight=0.5).tolist()
+    [1.0]
     """
-    check_targets(logits, targets)
     check_floating(features=features, anchors=anchors)
-    check_shape("anchors", anchors, jnp.shape(features), "[..., features], as features")
     check_rank("features", features, 1, at_least=True)
-    check_shape(
-        "features", features, (*jnp.shape(logits)[:-1], jnp.shape(features)[-1]), "rows as logits"
-    )
+    check_shape("anchors", anchors, jnp.shape(features), "[..., features], as features")
     check_range("weight", weight, 0)
-    logits_, targets_, z, z0 = upcast(logits, targets, features, anchors)
-    xent = -jnp.sum(targets_ * jax.nn.log_softmax(logits_), -1)
+    z, z0 = upcast(features, anchors)
     apart = jnp.sum(jnp.square(z - jax.lax.stop_gradient(z0)), -1)
-    return restore(xent + weight * apart, logits, features)
+    return restore(weight * apart, features, anchors)

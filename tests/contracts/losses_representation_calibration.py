@@ -33,12 +33,7 @@ def sample(fn, counts, means, covariances, labels=None):
 
 
 def individual(rng):
-    return {
-        "logits": rng.normal(size=(4, 3)),
-        "targets": rng.dirichlet(np.ones(3), 4),
-        "features": rng.normal(size=(4, 5)),
-        "anchors": rng.normal(size=(4, 5)),
-    }
+    return {"features": rng.normal(size=(4, 5)), "anchors": rng.normal(size=(4, 5))}
 
 
 COVARIANCES = Bad("gaussians: got", {"covariances": np.ones((4, 3, 2))})
@@ -100,13 +95,12 @@ CASES = [
         bad=(COVARIANCES, Bad("labels: got", {"labels": np.zeros(2)})),
     ),
     Case(
-        "papyrax.losses.individual_calibration_loss",
+        "papyrax.losses.individual_calibration_regularizer",
         arrays=individual,
-        wrt=("logits", "features"),
+        wrt=("features",),
         bad=(
-            Bad("targets: got", {"targets": np.ones((4, 2))}),
+            Bad("features: got dtype", {"features": np.ones((4, 5), np.int32)}),
             Bad("anchors: got", {"anchors": np.ones((4, 4))}),
-            Bad("features: got", {"features": np.ones((3, 5)), "anchors": np.ones((3, 5))}),
             Bad("weight: got", {"weight": -1.0}),
         ),
     ),
