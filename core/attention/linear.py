@@ -109,7 +109,7 @@ def linear_attention(
       scale: factor of the kernel; 1 for None. It cancels where the weights are normalized.
       is_causal: query i sees the keys 0 to i.
       feature_map: phi: "elu" for elu(x) + 1, "relu", or a function of arrays [..., dim] with
-        values [..., features].
+        values [..., features], of each token by itself.
       normalize: divide by the sum of the weights; False leaves `sum_j K_ij v_j`.
       epsilon: added to the sum of the weights.
       implementation: "linear", or "quadratic" for the weights [queries, keys] written out, which

@@ -293,7 +293,7 @@ def mala(
         phi(q) and phi(k) in K but not in S, as in the authors' code, so rows no longer sum to one.
       epsilon: added to S in beta.
       feature_map: phi: "elu" for elu(x) + 1, the paper's; "relu"; or a function of arrays
-        [..., dim].
+        [..., dim], of each token by itself.
       kernel_scale: "paper" for K as above; "released" for the authors' code, which also divides K
         by the number of keys, so that the departure from linear attention does not grow with it.
       implementation: "linear", or "quadratic" for the weights [queries, keys] written out, which
