@@ -586,6 +586,10 @@ logarithm an example. More than 1.5 times its cost takes a loss that needs more 
 - losses of single numbers and of pairs take a logarithm or a root an entry, where a row of 1000
   classes has one: on batches of as many rows they cost a thousandth of what is given.
 
+Arrays as large as the scores that a loss holds until its gradient is done cost their memory too:
+the figures of those with targets of many classes, of `correctness_aware_loss` and of
+`smooth_adversarial_comp_sum_loss` differ up to twofold between a quiet machine and a busy one.
+
 Measured with jax {jax}, optax {optax} on {machine}, {device}, {cores} cores,
 which other programs may have shared.
 Losses over a linear layer have a [benchmark](../benchmarks/large_vocabulary.py) of their own.
