@@ -29,6 +29,7 @@ from .group_envelope import (
 )
 from .kar import KarState, kar, scale_by_kar
 from .layerwise import layerwise_scales, layerwise_sparsity
+from .low_rank import low_rank_projection, lpgd
 from .m_fac import MFacState, m_fac, scale_by_m_fac
 from .matrix_recovery import (
     SubgmState,
@@ -110,6 +111,8 @@ __all__ = [
     "layerwise_scales",
     "layerwise_sparsity",
     "local_oracle",
+    "low_rank_projection",
+    "lpgd",
     "m_fac",
     "magnitude_masks",
     "mesa_loss",

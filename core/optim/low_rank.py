@@ -1,0 +1,111 @@
+"""Projected gradient descent on matrices of low rank."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from ..numerics import (
+    accumulation_dtype,
+    check,
+    check_count,
+    check_floating,
+    check_range,
+    check_rank,
+    restore,
+    upcast,
+)
+
+
+def low_rank_projection(
+    x: Float[Array, "... rows columns"], rank: int
+) -> Float[Array, "... rows columns"]:
+    """The nearest matrix of at most this rank, in the Frobenius norm: the truncated SVD.
+
+        U_r S_r V_r'   of x = U S V'
+
+    Args:
+      x: [..., rows, columns].
+      rank: r; one that is no smaller than a side changes nothing but rounding.
+
+    Returns:
+      [..., rows, columns].
+
+    Raises:
+      ValueError: naming the argument of a wrong shape, dtype or value.
+
+    Source: Supervised Dictionary Learning with Auxiliary Covariates, arXiv 2206.06774;
+    ljw9510/SDL src/SDL_SVP.py, `rank_r_projection`.
+
+    >>> low_rank_projection(jnp.diag(jnp.array([3.0, 2.0, 1.0])), 2).diagonal().tolist()
+    [3.0, 2.0, 0.0]
+    """
+    check_floating(x=x)
+    check_rank("x", x, 2, at_least=True)
+    check_count(rank=rank)
+    left, scale, right = jnp.linalg.svd(upcast(x), full_matrices=False)
+    kept = left[..., :rank] * scale[..., None, :rank]
+    return restore(kept @ right[..., :rank, :], x)
+
+
+def project_low_rank(rank: int) -> optax.GradientTransformationExtraArgs:
+    """After an optimizer's step, the nearest matrix of at most this rank; last in a chain."""
+    check_count(rank=rank)
+
+    def init(params: Any) -> optax.EmptyState:
+        del params
+        return optax.EmptyState()
+
+    def update(
+        updates: Any, state: optax.EmptyState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, optax.EmptyState]:
+        del extra_args  # they are for other transformations
+        check(params is not None, "params", "got None, takes the parameters")
+
+        def one(update: Any, param: Any) -> Any:
+            if jnp.ndim(update) < 2:
+                return update
+            wide = accumulation_dtype(param, update)
+            w = jnp.asarray(param, wide).reshape(-1, param.shape[-1])
+            moved = w + jnp.asarray(update, wide).reshape(w.shape)
+            step = low_rank_projection(moved, rank) - w
+            return step.reshape(update.shape).astype(update.dtype)
+
+        return jax.tree.map(one, updates, params), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def lpgd(learning_rate: optax.ScalarOrSchedule, rank: int) -> optax.GradientTransformationExtraArgs:
+    """Low-rank projected gradient descent.
+
+        W <- P_r(W - tau grad f(W)),   P_r the truncated SVD
+
+    If the loss is mu-strongly convex and L-smooth with L < 3 mu, and its minimum is of this rank,
+    steps of tau = 2 / (mu + L) contract to it by 2 (L - mu) / (L + mu) or better from any start. A
+    tensor of more than two axes is the matrix of its last axis by the others; one of fewer has
+    plain gradient steps.
+
+    Args:
+      learning_rate: tau, a number or a schedule.
+      rank: r.
+
+    Returns:
+      A `GradientTransformationExtraArgs`; its updates need `params`.
+
+    Raises:
+      ValueError: naming the argument that is out of range, or `params` if they are missing.
+
+    Source: Supervised Dictionary Learning with Auxiliary Covariates, arXiv 2206.06774, low-rank
+    projected gradient descent; ljw9510/SDL src/SDL_SVP.py, `step_SVP`.
+
+    >>> tx, w = lpgd(0.5, 1), jnp.diag(jnp.array([3.0, 1.0]))
+    >>> (w + tx.update(jnp.zeros((2, 2)), tx.init(w), w)[0]).tolist()
+    [[3.0, 0.0], [0.0, 0.0]]
+    """
+    check_range("learning_rate", None if callable(learning_rate) else learning_rate, 0)
+    return optax.with_extra_args_support(
+        optax.chain(optax.scale_by_learning_rate(learning_rate), project_low_rank(rank))
+    )
