@@ -151,7 +151,7 @@ def recall(params: dict, first: Array, second: Array) -> Float[Array, ""]:
 
 def run(seed: int, is_hard: bool, segments: int) -> tuple[tuple[float, float], tuple[float, ...]]:
     """Hardest negatives of neighbours and of random batches; recall after every four epochs."""
-    first, second, places = draw(seed)
+    one, two, places = draw(seed)
     start = jax.random.split(jax.random.key(seed))
     params = {
         "first": mlp_init(start[0], (64, 128, 32)),
@@ -159,6 +159,7 @@ def run(seed: int, is_hard: bool, segments: int) -> tuple[tuple[float, float], t
         "log_temperature": jnp.log(0.07),
     }
     state = TX.init(params)
+    first, second = jnp.asarray(one), jnp.asarray(two)
     views, unseen = (first[:TRAIN], second[:TRAIN]), (first[TRAIN:], second[TRAIN:])
     near = location_neighbours(places[:TRAIN], count=BATCH)
     recalls: list[float] = []
