@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..numerics import check, check_count
+from ..numerics import check, check_count, check_key
 from .batches import Batch, average, combine
 from .estimators import Estimator, Floats, Measured, hutchinson
-from .probes import check_key
 from .trees import Split, varying_like
 
 AxisName = Hashable | tuple[Hashable, ...]
@@ -156,7 +155,7 @@ def value_grad_and_diag(
         params: Any, *args: Any, key: jax.Array, refresh: Any = True, **kwargs: Any
     ) -> Any:
         split = Split.of(params)
-        check_key(key)
+        check_key(key=key)
         if isinstance(refresh, jax.core.Tracer):
             outcome = jax.lax.cond(
                 refresh,

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..numerics import accumulation_dtype, check, check_count
-from .probes import check_key, rademacher_like
+from ..numerics import accumulation_dtype, check, check_count, check_key
+from .probes import rademacher_like
 from .trees import Split
 
 Estimate = Literal["hgp", "hutchinson"]
@@ -95,7 +95,7 @@ def domain_alignment(
             curves = jax.vmap(product)(grads, args)
             middle = mean(jax.vmap(product, (None, 0))(center, args))
         else:
-            check_key(key)
+            check_key(key=key)
 
             def add(total: Any, key: Array) -> tuple[Any, None]:
                 z = rademacher_like(key, floats)

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .probes import PROBES, check_key
+from ..numerics import check_key
+from .probes import PROBES
 from .spectra import matmul, unflatten_like
 from .traces import TraceEstimate, check_samples, flat_matvec, mean_and_error
 
@@ -64,7 +65,7 @@ def xtrace(
     30.0
     """
     check_samples(n_samples, 2)
-    check_key(key)
+    check_key(key=key)
     apply, dim, dtype = flat_matvec(matvec, like)
     # Drawn in full, so that a probe does not depend on how many the dimension admits.
     probes = PROBES["rademacher"](key, jnp.zeros((n_samples, dim), dtype))[: min(n_samples, dim)]
@@ -108,7 +109,7 @@ def xdiag(matvec: Callable[[Any], Any], like: Any, *, key: jax.Array, n_samples:
     array([1., 4., 9.])
     """
     check_samples(n_samples, 2)
-    check_key(key)
+    check_key(key=key)
     apply, dim, dtype = flat_matvec(matvec, like)
     probes = PROBES["rademacher"](key, jnp.zeros((n_samples, dim), dtype))[: min(n_samples, dim)]
     _, q, aq, s, length = _leave_one_out(apply, probes)

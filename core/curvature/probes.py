@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..numerics import check
+from ..numerics import check, check_key
 from .trees import is_floating, varying_like
 
 Distribution = Literal["rademacher", "normal"]
@@ -68,7 +68,7 @@ def rademacher_like(key: jax.Array, tree: Any) -> Any:
     >>> rademacher_like(jax.random.key(0), {"w": jnp.zeros(4)})["w"].tolist()
     [-1.0, 1.0, 1.0, 1.0]
     """
-    check_key(key)
+    check_key(key=key)
     return _like(_signs, key, tree)
 
 
@@ -93,7 +93,7 @@ def normal_like(key: jax.Array, tree: Any) -> Any:
     >>> normal_like(jax.random.key(0), [jnp.zeros((2, 3))])[0].shape
     (2, 3)
     """
-    check_key(key)
+    check_key(key=key)
     return _like(_normal, key, tree)
 
 
@@ -107,17 +107,4 @@ def check_distribution(distribution: str) -> None:
     """Raise unless there are probes of this name."""
     check(
         distribution in PROBES, "distribution", f"got {distribution!r}, takes {' or '.join(PROBES)}"
-    )
-
-
-def check_key(key: Any) -> None:
-    """Raise unless `key` is one random key, typed or raw."""
-    dtype = getattr(key, "dtype", None)
-    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    raw = dtype == jnp.uint32 and np.ndim(key) == 1
-    check(
-        raw or (typed and np.ndim(key) == 0),
-        "key",
-        f"got {type(key).__name__ if dtype is None else f'{dtype}{np.shape(key)}'}, takes one "
-        "random key such as jax.random.key(0)",
     )

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax.experimental.sparse.linalg import lobpcg_standard
 from jaxtyping import Array, Float
 
-from ..numerics import check, check_count, check_positive, safe_divide
-from .probes import check_key
+from ..numerics import check, check_count, check_key, check_positive, safe_divide
 from .products import quadratic_form
 from .traces import flat_matvec
 from .trees import Split, dot
@@ -105,7 +104,7 @@ def spectral_density(
     array([1., 5.])
     """
     check_count(order=order, n_samples=n_samples)
-    check_key(key)
+    check_key(key=key)
     apply, dim, dtype = flat_matvec(matvec, like)
 
     def sample(key: Array) -> tuple[Array, Array]:
@@ -164,7 +163,7 @@ def extreme_eigenpairs(
     )
     known = method in ("lanczos", "lobpcg")
     check(known, "method", f"got {method!r}, takes 'lanczos' or 'lobpcg'")
-    check_key(key)
+    check_key(key=key)
     apply, dim, dtype = flat_matvec(matvec, like)
     if method == "lobpcg":
         check(5 * k < dim, "k", f"got {k}, takes less than a fifth of the dimension {dim}")

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..numerics import check, safe_sqrt
-from .probes import PROBES, Distribution, check_distribution, check_key
+from ..numerics import check, check_key, safe_sqrt
+from .probes import PROBES, Distribution, check_distribution
 from .products import quadratic_form
 from .trees import Split, dot
 
@@ -72,7 +72,7 @@ def hutchinson_trace(
     """
     check_samples(n_samples, 2)
     check_distribution(distribution)
-    check_key(key)
+    check_key(key=key)
     split = Split.of(like, "like")
 
     def sample(key: jax.Array) -> jax.Array:
@@ -113,7 +113,7 @@ def hessian_trace(
     check_distribution(distribution)
 
     def trace(params: Any, *args: Any, key: jax.Array) -> TraceEstimate:
-        check_key(key)
+        check_key(key=key)
 
         def sample(key: jax.Array) -> jax.Array:
             z = PROBES[distribution](key, params)
@@ -155,7 +155,7 @@ def hutch_plus_plus_trace(
     30.0
     """
     check_samples(n_samples, 2)
-    check_key(key)
+    check_key(key=key)
     apply, dim, dtype = flat_matvec(matvec, like)
     n = min(n_samples, dim)
     sketch_key, probe_key = jax.random.split(key)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..numerics import (
-    check,
     check_floating,
     check_integer,
+    check_key,
     check_rank,
     check_shape,
     restore,
@@ -56,11 +56,7 @@ def ensloss(
     check_rank("scores", scores, 1)
     check_integer(labels=labels)
     check_shape("labels", labels, jnp.shape(scores), "[batch], as scores")
-    check(
-        jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key),
-        "key",
-        f"got dtype {jnp.result_type(key)}, takes a typed key of jax.random.key",
-    )
+    check_key(key=key)
     f = upcast(scores)
     margins = f * (2 * jnp.asarray(labels) - 1).astype(f.dtype)
     fixed = jax.lax.stop_gradient(margins)

@@ -10,6 +10,7 @@ from ..numerics import (
     check,
     check_count,
     check_floating,
+    check_key,
     check_positive,
     check_rank,
     check_shape,
@@ -34,15 +35,6 @@ class KeyQueue(NamedTuple):
     next: Int[Array, ""]
 
 
-def check_key(key: Any) -> None:
-    """Raise unless `key` is one typed key."""
-    check(
-        jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key) and jnp.ndim(key) == 0,
-        "key",
-        f"got dtype {jnp.result_type(key)}, takes one typed key of jax.random.key",
-    )
-
-
 def key_queue_init(key: Array, *, size: int, features: int) -> KeyQueue:
     """A queue of random unit vectors, before the first keys have come.
 
@@ -65,7 +57,7 @@ def key_queue_init(key: Array, *, size: int, features: int) -> KeyQueue:
     >>> key_queue_init(jax.random.key(0), size=4, features=2).keys.shape
     (4, 2)
     """
-    check_key(key)
+    check_key(key=key)
     check_count(size=size, features=features)
     return KeyQueue(
         safe_normalize(jax.random.normal(key, (size, features), jnp.float32)), jnp.int32(0)
@@ -195,7 +187,7 @@ def positive_extrapolation(
     >>> bool(jnp.sum(a * b) < 0.6), np.asarray(a + b, float).round(3).tolist()
     (True, [[1.6, 0.8]])
     """
-    check_key(key)
+    check_key(key=key)
     check_views(queries=queries, keys=keys)
     q, k = upcast(queries, jax.lax.stop_gradient(keys))
     share = 1 + _shares(key, concentration, q.shape if elementwise else q.shape[:1], q.dtype)
@@ -236,7 +228,7 @@ def negative_interpolation(
     >>> np.asarray(jnp.sum(mixed, -1), float).round(3).tolist()
     [1.0, 1.0]
     """
-    check_key(key)
+    check_key(key=key)
     check_floating(negatives=negatives)
     check_rank("negatives", negatives, 2)
     order, draw = jax.random.split(key)

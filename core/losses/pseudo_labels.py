@@ -11,6 +11,7 @@ from ..numerics import (
     check_count,
     check_floating,
     check_integer,
+    check_key,
     check_range,
     check_rank,
     check_shape,
@@ -18,7 +19,6 @@ from ..numerics import (
     safe_normalize,
     upcast,
 )
-from .memory import check_key
 from .similarity import pairwise_dot, pairwise_squared_euclidean
 
 
@@ -197,7 +197,7 @@ def pseudo_label_samples(
     >>> int(positive[0]), sorted(set(negative[0].tolist()))
     (1, [2, 3])
     """
-    check_key(key)
+    check_key(key=key)
     check_floating(queries=queries)
     examples, features = jnp.shape(bank.embeddings)
     check_shape("queries", queries, (None, features), "[batch, features], as the bank")

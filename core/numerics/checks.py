@@ -144,6 +144,23 @@ def check_count(**values: Any) -> None:
         check(whole and value >= 1, name, f"got {value!r}, takes an integer of 1 or more")
 
 
+def check_key(**keys: Any) -> None:
+    """Raise unless every one (given by name) is one random key, typed or raw.
+
+    >>> check_key(key=jax.random.key(0))
+    """
+    for name, key in keys.items():
+        dtype = getattr(key, "dtype", None)
+        typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+        raw = dtype == jnp.uint32 and np.ndim(key) == 1
+        got = type(key).__name__ if dtype is None else f"dtype {dtype} and shape {np.shape(key)}"
+        check(
+            raw or (typed and np.ndim(key) == 0),
+            name,
+            f"got {got}, takes one random key such as jax.random.key(0)",
+        )
+
+
 def check_range(
     argument: str,
     x: Any,

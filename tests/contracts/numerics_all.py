@@ -78,6 +78,13 @@ CASES = [
         bad=tuple(Bad("value: got", {"value": v}) for v in (0, True, 2.5, "2")),
     ),
     Case(
+        "papyrax.numerics.check_key",
+        one,
+        ("x",),
+        call=lambda fn, x, key=np.zeros(2, np.uint32): fn(key=key) or x,
+        bad=tuple(Bad("key: got", {"key": v}) for v in (0, np.zeros(2), np.zeros(3, np.int32))),
+    ),
+    Case(
         "papyrax.numerics.check_positive",
         one,
         ("x",),
