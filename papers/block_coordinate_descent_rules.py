@@ -19,8 +19,18 @@ gap to the least value after 500 steps with blocks of 5, over that at the start,
 of five problems a seed; rules random, cyclic, GS, GSL and GSD, each with both updates.
 
 What to know. Nothing is tuned. The recipe of the matrix and the solution is that of the authors'
-code (src/datasets/datasets.py), smaller. Message passing, active sets and the rule GSQ are not
-here.
+code (src/datasets/datasets.py), smaller.
+
+What was seen beside it, on seeds 100, 101 and 102, which no acceptance rests on. The rule GSQ by
+thresholding, which seeks the block of the best matrix update, ends at 0.9 to 2.5e-6, below GSL (1.6
+to 3.5e-6) and GSD (3.6 to 13e-6), from the authors' start as from the other. With fixed blocks,
+the best of the partition by GSQ or GSL ends at 4 to 8e-6, by GS at 1.1 to 2.3e-4, in turn at 2.4 to
+2.8e-3; how the partition is formed (sorted, averaged, as it comes) makes no difference here.
+
+What is a part, but not measured here: two-metric projection and proximal steps, which identify the
+active set of problems with bounds and l1; and forests of coordinates, chosen greedily and solved by
+message passing. The tests hold them against solvers: non-negative least squares ends once its
+support is known, and messages are exact after as many sweeps as a forest's diameter.
 """
 
 import functools
@@ -63,7 +73,22 @@ PAPER = Paper(
         "GS: |g_i|;  GSL: |g_i| / sqrt(H_ii);  GSD: |g_i| / sqrt(sum_j |H_ij|)\n"
         "d_b = -H_bb^+ g_b  or  -g_b / lambda_max(H_bb)"
     ),
-    parts=("papyrax.optim.select_block", "papyrax.optim.block_step"),
+    parts=(
+        "papyrax.optim.select_block",
+        "papyrax.optim.block_step",
+        "papyrax.optim.select_block_quadratic",
+        "papyrax.optim.partition_coordinates",
+        "papyrax.optim.select_from_partition",
+        "papyrax.optim.cyclic_block",
+        "papyrax.optim.sample_from_partition",
+        "papyrax.optim.active_set",
+        "papyrax.optim.select_proximal_block",
+        "papyrax.optim.proximal_block_step",
+        "papyrax.optim.two_metric_step",
+        "papyrax.optim.is_forest",
+        "papyrax.optim.forest_block",
+        "papyrax.optim.gaussian_belief_propagation",
+    ),
     claim=Claim(
         text=(
             "Greedy rules with curvature and matrix updates make block coordinate descent much "

@@ -2,7 +2,19 @@
 
 from .adahessian import AdahessianState, adahessian, scale_by_adahessian
 from .bilevel import BoRep, BoRepState, adjoint_hypergradient, bo_rep, hypergradient
-from .block_coordinate import block_step, select_block
+from .block_constrained import (
+    active_set,
+    proximal_block_step,
+    select_proximal_block,
+    two_metric_step,
+)
+from .block_coordinate import block_step, select_block, select_block_quadratic
+from .block_partition import (
+    cyclic_block,
+    partition_coordinates,
+    sample_from_partition,
+    select_from_partition,
+)
 from .clipping import coordinate_clip
 from .curvature import CurvaturePlan, curvature_plan, wants_curvature
 from .federated import (
@@ -37,6 +49,7 @@ from .matrix_recovery import (
     subdifferential_init,
     subgm,
 )
+from .message_passing import forest_block, gaussian_belief_propagation, is_forest
 from .online import (
     MirrorMap,
     OptimisticOmdState,
@@ -86,6 +99,7 @@ __all__ = [
     "SelfTuningState",
     "SophiaState",
     "SubgmState",
+    "active_set",
     "adahessian",
     "adjoint_hypergradient",
     "block_step",
@@ -94,20 +108,24 @@ __all__ = [
     "coordinate_clip",
     "cosine_power_annealing",
     "curvature_plan",
+    "cyclic_block",
     "entropic_mirror",
     "euclidean_mirror",
     "fedavg",
     "fedprox",
     "fedsam",
     "fedspeed",
+    "forest_block",
     "fused_adahessian",
+    "gaussian_belief_propagation",
     "gns_newton",
     "grassmann_sgd",
     "group_envelope",
     "group_envelope_prox",
     "hypergradient",
-    "kar",
+    "is_forest",
     "iterative_soft_shrinkage",
+    "kar",
     "layerwise_scales",
     "layerwise_sparsity",
     "local_oracle",
@@ -119,14 +137,17 @@ __all__ = [
     "optimistic_omd",
     "optimistic_omd_strongly_convex",
     "optimistic_online_newton",
+    "partition_coordinates",
     "perpgrad",
     "perturb_hyperparameters",
     "perturbation_entropy",
+    "proximal_block_step",
     "proximal_group_envelope",
     "recovery_subgradient",
     "saf_init",
     "saf_loss",
     "sam",
+    "sample_from_partition",
     "scale_by_adahessian",
     "scale_by_gns_newton",
     "scale_by_kar",
@@ -136,6 +157,9 @@ __all__ = [
     "scale_by_sophia",
     "scale_by_tram",
     "select_block",
+    "select_block_quadratic",
+    "select_from_partition",
+    "select_proximal_block",
     "self_tuning",
     "sophia_g",
     "sophia_h",
@@ -144,6 +168,7 @@ __all__ = [
     "trajectory_loss",
     "tram",
     "tram_distance",
+    "two_metric_step",
     "udim_inconsistency",
     "udim_perturb",
     "wants_curvature",

@@ -8,8 +8,10 @@ from jaxtyping import Array, Float, Int
 
 from ..numerics import (
     check,
+    check_count,
     check_floating,
     check_integer,
+    check_positive,
     check_rank,
     check_shape,
     restore,
@@ -19,6 +21,34 @@ from ..numerics import (
 )
 
 Rule = Literal["hessian", "lipschitz"]
+
+
+def psd_solve(values: Array, vectors: Array, target: Array) -> Array:
+    """M^+ target from the eigenvalues and vectors of a positive semi-definite M [size, size]."""
+    rounding = len(values) * jnp.finfo(values.dtype).eps * jnp.max(values, initial=0)
+    inverse = safe_divide(jnp.ones_like(values), jnp.where(values > rounding, values, 0))
+    return vectors @ (inverse * (vectors.T @ target))
+
+
+def check_size(size: Any, dim: int) -> None:
+    """A block has from one to all coordinates."""
+    whole = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= dim
+    check(whole, "size", f"got {size!r}, takes an integer from 1 to {dim}")
+
+
+def check_quadratic(gradient: Any, hessian: Any) -> int:
+    """The dimension that a gradient [dim] and a Hessian [dim, dim] share."""
+    check_floating(gradient=gradient, hessian=hessian)
+    check_rank("gradient", gradient, 1)
+    dim = jnp.shape(gradient)[0]
+    check_shape("hessian", hessian, (dim, dim), "[dim, dim], dim as of gradient")
+    return dim
+
+
+def check_block(block: Any) -> None:
+    """Indices [size]."""
+    check_integer(block=block)
+    check_rank("block", block, 1)
 
 
 def select_block(gradient: Any, curvature: Any = None, *, size: int) -> Int[Array, "size"]:
@@ -53,8 +83,7 @@ def select_block(gradient: Any, curvature: Any = None, *, size: int) -> Int[Arra
     check_floating(gradient=gradient)
     check_rank("gradient", gradient, 1)
     dim = jnp.shape(gradient)[0]
-    whole = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= dim
-    check(whole, "size", f"got {size!r}, takes an integer from 1 to {dim}")
+    check_size(size, dim)
     scores = jnp.abs(upcast(gradient))
     if curvature is not None:
         check_floating(curvature=curvature)
@@ -94,22 +123,86 @@ def block_step(
     >>> step.tolist()
     [0.0, -0.5]
     """
-    check_floating(gradient=gradient, hessian=hessian)
-    check_rank("gradient", gradient, 1)
-    dim = jnp.shape(gradient)[0]
-    check_shape("hessian", hessian, (dim, dim), "[dim, dim], dim as of gradient")
-    check_integer(block=block)
-    check_rank("block", block, 1)
+    check_quadratic(gradient, hessian)
+    check_block(block)
     check(rule in ("hessian", "lipschitz"), "rule", f"got {rule!r}, takes 'hessian' or 'lipschitz'")
     g, h = upcast(gradient, hessian)
     index = jnp.asarray(block)
     part = g[index]
     values, vectors = jnp.linalg.eigh(h[index[:, None], index])
-    top = jnp.max(values, initial=0)
     if rule == "lipschitz":
-        step = -safe_divide(part, top)
+        step = -safe_divide(part, jnp.max(values, initial=0))
     else:
-        rounding = len(values) * jnp.finfo(values.dtype).eps * top
-        inverse = safe_divide(jnp.ones_like(values), jnp.where(values > rounding, values, 0))
-        step = -vectors @ (inverse * (vectors.T @ part))
+        step = -psd_solve(values, vectors, part)
     return restore(jnp.zeros_like(g).at[index].set(step), jnp.asarray(gradient))
+
+
+def select_block_quadratic(
+    gradient: Any,
+    hessian: Any,
+    initial: Any = None,
+    *,
+    size: int,
+    iterations: int = 10,
+    largest_eigenvalue: Any = None,
+) -> Int[Array, "size"]:
+    """The block whose matrix update promises most, sought by iterative hard thresholding (GSQ).
+
+        argmax_b g_b' H_bb^+ g_b,   that is   argmin_d <g, d> + d'Hd / 2   over `size` coordinates
+        d <- the `size` largest of |d - (g + H d) / lambda_max(H)|, the others zero
+
+    The exact rule is a search over all blocks, thresholding ends in a local optimum. Hence what it
+    finds is compared with the blocks of `select_block` with and without H_ii (GSL and GS), and of
+    the three that which promises most is taken.
+
+    Args:
+      gradient: g [dim].
+      hessian: H, symmetric positive semi-definite [dim, dim].
+      initial: the first d [dim]; None for -g_i / sqrt(H_ii).
+      size: of the block.
+      iterations: steps of thresholding.
+      largest_eigenvalue: of H, or an upper bound of it; None to compute it, which costs dim^3.
+
+    Returns:
+      Indices [size].
+
+    Raises:
+      ValueError: naming the argument that is out of range or of the wrong shape or dtype.
+
+    Source: Let's Make Block Coordinate Descent Converge Faster, arXiv 1712.08859, block rule GSQ
+    for variable blocks; IssamLaradji/BlockCoordinateDescent
+    src/selection_rules/VB_selection_rules.py, rule GSQ-IHT, starts at +g_i / sqrt(H_ii), uphill,
+    and compares with nothing.
+
+    >>> hessian = jnp.array([[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> sorted(select_block_quadratic(jnp.array([1.0, 1.0, 0.9]), hessian, size=2).tolist())
+    [0, 2]
+    """
+    dim = check_quadratic(gradient, hessian)
+    check_size(size, dim)
+    check_count(iterations=iterations)
+    g, h = upcast(gradient, hessian)
+    curvature = jnp.diag(h)
+    if initial is None:
+        d = -safe_divide(g, safe_sqrt(curvature))
+    else:
+        check_floating(initial=initial)
+        check_shape("initial", initial, (dim,), "[dim], as gradient")
+        d = upcast(initial).astype(g.dtype)
+    if largest_eigenvalue is None:
+        top = jnp.linalg.eigvalsh(h)[-1]
+    else:
+        check_positive(largest_eigenvalue=largest_eigenvalue)
+        top = jnp.asarray(largest_eigenvalue, g.dtype)
+
+    def threshold(_: Any, d: Array) -> Array:
+        moved = d - safe_divide(g + h @ d, top)
+        kept = jax.lax.top_k(jnp.abs(moved), size)[1]
+        return jnp.zeros_like(d).at[kept].set(moved[kept])
+
+    found = select_block(jax.lax.fori_loop(0, iterations, threshold, d), size=size)
+    plain, scaled = select_block(g, size=size), select_block(g, curvature, size=size)
+    blocks = jnp.stack([found, scaled, plain])
+    values, vectors = jnp.linalg.eigh(h[blocks[:, :, None], blocks[:, None, :]])
+    promises = jnp.sum(g[blocks] * jax.vmap(psd_solve)(values, vectors, g[blocks]), axis=1)
+    return blocks[jnp.argmax(promises)]

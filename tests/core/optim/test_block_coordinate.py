@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from papyrax.optim import block_step, select_block
+from papyrax.optim import block_step, select_block, select_block_quadratic
 
 RNG = np.random.default_rng(0)
 ROOT = RNG.normal(size=(4, 6))
@@ -42,3 +42,37 @@ def test_steps():
             np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-10)
         np.testing.assert_allclose(G + H @ np.asarray(got[0]), 0, atol=1e-9)  # solved in one
         assert not np.any(step(g, 0 * h, jnp.arange(6)))
+
+
+def promise(g, h, block):
+    return g[block] @ np.linalg.solve(h[np.ix_(block, block)], g[block])
+
+
+def test_the_quadratic_rule_promises_at_least_what_the_others_do():
+    """And near to what the best of all blocks does, where the Hessian couples coordinates."""
+    rng = np.random.default_rng(1)
+    roots = rng.normal(size=(60, 15, 8)) + 2 * rng.normal(size=(60, 15, 1))
+    h = np.einsum("kij,kil->kjl", roots, roots)
+    g = np.einsum("kij,ki->kj", roots, rng.normal(size=(60, 15)))
+    with jax.enable_x64(True):
+        find = jax.jit(jax.vmap(functools.partial(select_block_quadratic, size=3)))
+        found = np.asarray(find(jnp.asarray(g), jnp.asarray(h)))
+    ratios = []
+    for k in range(60):
+        got = promise(g[k], h[k], found[k])
+        for d in (np.ones(8), np.diag(h[k])):
+            other = np.argsort(-np.abs(g[k]) / np.sqrt(d))[:3]
+            assert got >= promise(g[k], h[k], other) * (1 - 1e-10)
+        best = max(promise(g[k], h[k], list(b)) for b in itertools.combinations(range(8), 3))
+        plain = promise(g[k], h[k], np.argsort(-np.abs(g[k]))[:3])
+        assert got <= best * (1 + 1e-10)
+        ratios.append((got / best, plain / best))
+    found_share, plain_share = np.mean(ratios, axis=0)
+    assert found_share > max(0.8, plain_share + 0.2)
+
+
+def test_the_quadratic_rule_on_a_diagonal_is_exact():
+    g, d = RNG.normal(size=6), RNG.uniform(0.1, 5, 6)
+    find = jax.jit(functools.partial(select_block_quadratic, size=2))
+    got = find(jnp.asarray(g, jnp.float32), jnp.asarray(np.diag(d), jnp.float32))
+    assert set(np.asarray(got).tolist()) == set(np.argsort(-(g**2) / d)[:2].tolist())
