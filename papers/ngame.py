@@ -160,7 +160,8 @@ def run(seed: int, is_clustered: bool, epochs: int) -> tuple[tuple[float, ...], 
     sizes = (WIDTH, 128, WIDTH)
     params = {"documents": mlp_init(first, sizes), "labels": mlp_init(second, sizes)}
     state = TX.init(params)
-    precisions, hardest = [], []
+    precisions: list[float] = []
+    hardest: list[float] = []
     for i, size in enumerate(SIZES):
         embedded = np.asarray(mlp(params["documents"], seen[1]))
         clusters = balanced_clusters(
