@@ -119,7 +119,8 @@ def _federated(rules: _Rules) -> FederatedOptimizer:
     """A federated optimizer of these rules."""
     rate = rules.learning_rate
     check_range("learning_rate", None if callable(rate) else rate, 0)
-    check_positive(server_learning_rate=rules.server_learning_rate, max_norm=rules.max_norm or 1.0)
+    check_positive(server_learning_rate=rules.server_learning_rate)
+    check_range("max_norm", rules.max_norm, 0, open_low=True)
     check_range("prox_weight", rules.prox_weight, 0, open_low=rules.corrected)
     check_range("rho", rules.rho, 0)
     check_range("perturbed_weight", rules.perturbed_weight, 0, 1)

@@ -31,7 +31,7 @@ def arrays(rng):
 
 BAD = (
     Bad("learning_rate: got", {"learning_rate": -1.0}),
-    Bad("max_norm: got", {"max_norm": -1.0}),
+    Bad("max_norm: got", {"max_norm": 0.0}),
     Bad("clients: got", {"clients": 0}),
     Bad("params: got", {"w": np.ones(DIM, np.int32)}),
     Bad("batches: got", {"batches": np.ones(CLIENTS)}),
