@@ -39,6 +39,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from papyrax.metrics import roc_auc
 from papyrax.optim import bo_rep, hypergradient
 from papyrax.papers import (
     Budget,
@@ -207,12 +208,6 @@ def clean(data: dict[str, Array], key: Array, *, steps: int) -> tuple[Array, Arr
     return state.x, jax.lax.map(accuracy, both)
 
 
-def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """The chance that a positive's score is above a negative's."""
-    a, b = scores[positive], scores[~positive]
-    return float(np.mean((a[:, None] > b) + 0.5 * (a[:, None] == b)))
-
-
 def reproduce(
     budget: Budget = "quick", seed: int = 0, *, seeds: int = 3, progress: Progress = silent
 ) -> Result:
@@ -229,7 +224,7 @@ def reproduce(
             traces[name].append(np.asarray(trace, float))
         data = cleaning_data(s)
         weights, scores = clean(data, key, steps=CLEANING_STEPS)
-        told.append(auroc(np.asarray(weights), ~data["wrong"]))
+        told.append(float(roc_auc(jnp.asarray(weights), jnp.asarray(~data["wrong"]))))
         accuracy.append(np.asarray(scores, float))
     progress(1.0, "done")
     ends = {name: tuple(float(t[-1]) for t in rows) for name, rows in traces.items()}

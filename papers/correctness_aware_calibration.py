@@ -51,7 +51,7 @@ from papyrax.losses import (
     transform_temperature,
     transform_temperature_init,
 )
-from papyrax.metrics import expected_calibration_error, reliability_bins
+from papyrax.metrics import expected_calibration_error, reliability_bins, roc_auc
 from papyrax.papers import (
     Budget,
     Claim,
@@ -211,13 +211,6 @@ def calibrated(key: Array, data: Data, steps: int) -> dict[str, Float[Array, "sh
     return jax.vmap(test)(data.x_test)
 
 
-def auroc(confidence: np.ndarray, right: np.ndarray) -> float:
-    """How often a right prediction is more confident than a wrong one; ties count half."""
-    sure, unsure = confidence[right], np.sort(confidence[~right])
-    below, upto = (np.searchsorted(unsure, sure, side) for side in ("left", "right"))
-    return float((below + upto).sum() / 2 / (len(sure) * len(unsure)))
-
-
 def reproduce(
     budget: Budget = "quick", seed: int = 0, *, seeds: int = 3, progress: Progress = silent
 ) -> Result:
@@ -253,7 +246,7 @@ def reproduce(
         guesses = probabilities[name][:, SHIFTS.index("moved")].argmax(-1)
         narrow[name] = by_seed([c[n & ~r].mean() for c, n, r in zip(inside_p, near, right)])
         lead[name] = by_seed([c[r].mean() - c[~r].mean() for c, r in zip(inside_p, right)])
-        separation[name] = by_seed(list(map(auroc, moved_p, np.asarray(guesses == labels))))
+        separation[name] = by_seed(jax.vmap(roc_auc)(jnp.asarray(moved_p), guesses == labels))
     progress(1.0, "done")
     ours, theirs, scaled = PAPER.claim.method, PAPER.claim.baseline, "temperature scaling"
 

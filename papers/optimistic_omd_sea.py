@@ -13,8 +13,9 @@ variance and variation, and the individual losses need not even be convex, only 
     r_t = D / sqrt(10 D^2 L^2 + 4 G^2 + sum_{s<t} |g_s - g_{s-1}|^2),   or 2 / (lambda t)
 
 What the authors proved. Regret of O(sqrt(sigma^2_{1:T}) + sqrt(Sigma^2_{1:T})) for convex losses,
-of O(log(sigma^2_{1:T} + Sigma^2_{1:T})) for strongly convex ones (and exp-concave ones, by a method
-of another geometry, `optimistic_online_newton`; that for dynamic regret is not here). No experiments.
+of O(log(sigma^2_{1:T} + Sigma^2_{1:T})) for strongly convex ones, and for exp-concave ones by
+another geometry (`optimistic_online_newton`, not measured here). The method for dynamic regret is
+not in this library. No experiments.
 
 What is measured here. f_t(x) = |x - b_t|^2 / 2 on the unit ball of 5 dimensions, b_t of a fixed
 mean of norm 0.8 with noise of deviation sigma; D = 2, G = 2.5, L = 1, from x = 0, in float64.

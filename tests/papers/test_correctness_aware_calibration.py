@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from papyrax.papers import Result
 from papyrax.papers import correctness_aware_calibration as paper
@@ -20,14 +19,6 @@ def test_calibrators_keep_predictions():
         assert p.shape == (1, 4, 797, 10)
         np.testing.assert_array_equal(p.argmax(-1), plain.argmax(-1))
     assert (out[paper.PAPER.claim.method] != out[paper.PAPER.claim.baseline]).any()
-
-
-def test_auroc():
-    from sklearn.metrics import roc_auc_score
-
-    rng = np.random.default_rng(0)
-    confidence, right = rng.integers(0, 9, 60) / 9, rng.random(60) < 0.7
-    assert paper.auroc(confidence, right) == pytest.approx(roc_auc_score(right, confidence))
 
 
 def test_moved_by_half_a_pixel():
