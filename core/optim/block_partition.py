@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..numerics import check, check_floating, check_integer, check_rank, safe_divide, upcast
+from ..numerics import (
+    check,
+    check_floating,
+    check_integer,
+    check_key,
+    check_rank,
+    safe_divide,
+    upcast,
+)
 from .block_coordinate import check_quadratic, check_size, psd_solve
 
 Grouping = Literal["sorted", "averaged", "ordered", "random"]
@@ -63,6 +71,7 @@ def partition_coordinates(
     check(rule in rules, "rule", f"got {rule!r}, takes one of {rules}")
     check((key is not None) == (rule == "random"), "key", f"got {key!r}, goes with 'random' alone")
     if rule == "random":
+        check_key(key=key)
         order = jax.random.permutation(key, dim)
     elif rule == "ordered":
         order = jnp.arange(dim)
@@ -158,6 +167,7 @@ def cyclic_block(partition: Any, step: Any, key: Any = None) -> Int[Array, "size
     blocks = jnp.asarray(partition)
     turn = jnp.asarray(step) % len(blocks)
     if key is not None:
+        check_key(key=key)
         sweep = jnp.asarray(step) // len(blocks)
         turn = jax.random.permutation(jax.random.fold_in(key, sweep), len(blocks))[turn]
     return blocks[turn]
@@ -187,6 +197,7 @@ def sample_from_partition(key: Any, partition: Any, hessian: Any = None) -> Int[
     >>> sample_from_partition(jax.random.key(0), blocks, hessian).tolist()
     [2, 3]
     """
+    check_key(key=key)
     _check_partition(partition)
     blocks = jnp.asarray(partition)
     weights = jnp.ones(len(blocks))

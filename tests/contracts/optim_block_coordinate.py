@@ -142,6 +142,7 @@ CASES = [
             Bad("partition", {"partition": np.arange(3)}),
             Bad("step", {"step": np.array(1.0)}),
             Bad("step", {"step": np.arange(2)}),
+            Bad("key", {"key": 0}),
         ),
     ),
     Case(
@@ -157,6 +158,7 @@ CASES = [
             Bad("partition", {"partition": np.arange(3)}),
             Bad("hessian", {"hessian": np.ones((DIM, 2))}),
             Bad("hessian", {"hessian": np.ones(DIM)}),
+            Bad("key", {"key": 0}),
         ),
     ),
     Case(
