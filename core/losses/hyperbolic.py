@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from ..numerics import (
     check,
     check_floating,
+    check_key,
     check_positive,
     check_range,
     check_rank,
@@ -284,7 +285,7 @@ def gaussian_pseudo_negatives(
       both are constants for the gradient.
 
     Raises:
-      ValueError: if a shape, a dtype or a hyper-parameter does not fit.
+      ValueError: if `key` is no random key, or a shape, a dtype or a hyper-parameter does not fit.
 
     Source: Hyp-OC: Hyperbolic One Class Classification for Face Anti-Spoofing, arXiv 2404.14406,
     the pseudo-negative class; `train.py` of Kartik-3004/hyp-oc.
@@ -294,6 +295,7 @@ def gaussian_pseudo_negatives(
     >>> np.asarray(mean, float).round(3)
     array([1., 1.])
     """
+    check_key(key=key)
     check_floating(features=features, mean=mean)
     check_rank("features", features, 2)
     check(jnp.shape(features)[0] > 0, "features", "got no rows, takes one or more")
