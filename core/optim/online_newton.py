@@ -41,9 +41,8 @@ def _unflat(vector: Array, like: Any) -> Any:
     for x in leaves:
         stops.append(stops[-1] + jnp.size(x))
     parts = [vector[a:b] for a, b in itertools.pairwise(stops)]
-    return tree.unflatten(
-        [v.reshape(jnp.shape(x)).astype(jnp.result_type(x)) for v, x in zip(parts, leaves)]
-    )
+    shaped = [v.reshape(jnp.shape(x)).astype(jnp.result_type(x)) for v, x in zip(parts, leaves)]
+    return jax.tree.unflatten(tree, shaped)
 
 
 def _newton_step(
