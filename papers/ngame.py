@@ -139,6 +139,7 @@ def train(
         return (optax.apply_updates(params, updates), state), hardest
 
     keys = jax.random.split(key, len(batches))
+    hardest: Array
     (params, state), hardest = jax.lax.scan(step, (params, state), (batches, keys))
     return params, state, jnp.mean(hardest)
 
