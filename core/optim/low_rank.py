@@ -1,15 +1,10 @@
 """Projected gradient descent on matrices of low rank."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
 from ..numerics import (
-    accumulation_dtype,
-    check,
     check_count,
     check_floating,
     check_range,
@@ -17,6 +12,7 @@ from ..numerics import (
     restore,
     upcast,
 )
+from .after_step import after_step
 
 
 def low_rank_projection(
@@ -54,28 +50,11 @@ def project_low_rank(rank: int) -> optax.GradientTransformationExtraArgs:
     """After an optimizer's step, the nearest matrix of at most this rank; last in a chain."""
     check_count(rank=rank)
 
-    def init(params: Any) -> optax.EmptyState:
-        del params
-        return optax.EmptyState()
+    def project(w: Array) -> Array:
+        flat = w.reshape(-1, w.shape[-1])
+        return low_rank_projection(flat, rank).reshape(w.shape)
 
-    def update(
-        updates: Any, state: optax.EmptyState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, optax.EmptyState]:
-        del extra_args  # they are for other transformations
-        check(params is not None, "params", "got None, takes the parameters")
-
-        def one(update: Any, param: Any) -> Any:
-            if jnp.ndim(update) < 2:
-                return update
-            wide = accumulation_dtype(param, update)
-            w = jnp.asarray(param, wide).reshape(-1, param.shape[-1])
-            moved = w + jnp.asarray(update, wide).reshape(w.shape)
-            step = low_rank_projection(moved, rank) - w
-            return step.reshape(update.shape).astype(update.dtype)
-
-        return jax.tree.map(one, updates, params), state
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return after_step(project)
 
 
 def lpgd(learning_rate: optax.ScalarOrSchedule, rank: int) -> optax.GradientTransformationExtraArgs:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool
 
-from ..numerics import accumulation_dtype, check, check_range
+from ..numerics import check, check_range
+from .after_step import after_step
 from .clipping import order_statistic
 
 Pattern = tuple[int, int]
@@ -110,25 +111,4 @@ def iterative_soft_shrinkage(
     _check(sparsity, pattern)
     check_range("ratio", ratio, 0, 1)
 
-    def init(params: Any) -> optax.EmptyState:
-        del params
-        return optax.EmptyState()
-
-    def update(
-        updates: Any, state: optax.EmptyState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, optax.EmptyState]:
-        del extra_args  # they are for other transformations
-        check(params is not None, "params", "got None, takes the parameters")
-
-        def one(update: Any, param: Any) -> Any:
-            if jnp.ndim(update) < 2:
-                return update
-            wide = accumulation_dtype(param, update)
-            w = jnp.asarray(param, wide)
-            moved = w + jnp.asarray(update, wide)
-            shrunk = jnp.where(_kept(moved, sparsity, pattern), moved, ratio * moved)
-            return (shrunk - w).astype(update.dtype)
-
-        return jax.tree.map(one, updates, params), state
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return after_step(lambda w: jnp.where(_kept(w, sparsity, pattern), w, ratio * w))
