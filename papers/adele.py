@@ -30,7 +30,9 @@ way, there is no early learning of the right border, and correction is of no use
 curves are so rough that a class may be corrected by predictions that are worse than its labels. The
 first class rises fast and is corrected at once, while its IoU without correction goes up and down
 for long and has its best anywhere: on tuning seeds 100 to 102 correction came 16, 17 and 26.5
-epochs from the best, where 18 are asked for. Faster training (3e-3) made the curves rougher.
+epochs from the best, where 18 are asked for. Faster training (3e-3) made the curves rougher. On one
+of the three reported seeds a class is corrected by predictions worse than its labels, which costs
+0.14 of IoU; the others gain 0.06 and 0.17.
 """
 
 import functools

@@ -18,7 +18,9 @@ What was seen beside it (on other seeds). The gain needs layers below the embedd
 does not reach: with one hidden layer it is 0.3 points at most at the authors' weight, and a weight
 of 0.5 helps or harms with the width. With the triplet loss over all triplets of a batch, which
 fixes the scale of distances by its margin, the term costs two points at 0.13 and more above. Seen
-classes are retrieved without error all along, so that no loss there shows what is given up.
+classes are retrieved without error all along, so that no loss there shows what is given up. Over
+twelve such seeds the gains are 0.010 and 0.024; over the three reported ones 0.002 and 0.009, with
+the same settings: three seeds do not settle an effect of that size.
 """
 
 import functools

@@ -24,7 +24,8 @@ here and counts 0.05; of maps that sum to one, as in the authors' code, the soft
 The loss of foreground and background as heavy as theirs, times 1, ruins the mask (an area of 0.6).
 Without the losses re-ranking makes matters worse, since the mask finds nothing (an area of 0.57 to
 0.69). With noise of 1 no arm learns. Local features are those of the perceptron;
-pseudo-correspondences were not trained with.
+pseudo-correspondences were not trained with. The mask's area was 0.808 over three such seeds, just
+above what is asked; over the reported ones it is just below.
 """
 
 import functools
