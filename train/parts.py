@@ -28,11 +28,17 @@ NAMESPACES: dict[str, tuple[str, ...]] = {
 """Where the parts of each kind are looked up, first come first served."""
 
 
-_LOOKS: dict[str, Callable[[str, list[str]], bool]] = {
-    "attention": lambda name, takes: takes[:3] == ["query", "key", "value"],
-    "optimizer": lambda name, takes: "learning_rate" in takes,
-    "schedule": lambda name, takes: name.endswith(("_schedule", "_decay")),
-    "transform": lambda name, takes: takes[:1] == ["example"],
+def _is_transformation(function: Callable[..., Any]) -> bool:
+    """Whether a function returns an optax transformation, as far as its annotation says."""
+    returned = getattr(function, "__annotations__", {}).get("return")
+    return returned is None or "GradientTransformation" in str(returned)
+
+
+_LOOKS: dict[str, Callable[[str, list[str], Any], bool]] = {
+    "attention": lambda name, takes, part: takes[:3] == ["query", "key", "value"],
+    "optimizer": lambda name, takes, part: "learning_rate" in takes and _is_transformation(part),
+    "schedule": lambda name, takes, part: name.endswith(("_schedule", "_decay")),
+    "transform": lambda name, takes, part: takes[:1] == ["example"],
 }
 """What tells the parts of a kind from what else lives in its namespaces."""
 
@@ -85,14 +91,14 @@ def available(kind: str) -> dict[str, Any]:
     Returns:
       Names and parts, in the order they are looked up.
     """
-    looks = _LOOKS.get(kind, lambda name, takes: True)
+    looks = _LOOKS.get(kind, lambda name, takes, part: True)
     found: dict[str, Any] = {}
     for namespace in NAMESPACES[kind]:
         for name, value in _public(namespace).items():
             pair = hasattr(value, "init") and hasattr(value, "apply")
             if inspect.ismodule(value) or not (callable(value) or pair):
                 continue
-            if looks(name, parameters(value)):
+            if looks(name, parameters(value), value):
                 found.setdefault(name, value)
     return found
 
@@ -271,6 +277,9 @@ def optimizer(config: Config) -> Update:
         options.setdefault("mask", functools.partial(matches, part.decayed))
     rate = schedule(config)
     transform = build_part("optimizer", part.name, lambda: factory(learning_rate=rate, **options))
+    if not isinstance(transform, optax.GradientTransformation):
+        got = type(transform).__name__
+        raise UserError(f"optimizer.name: {part.name} is no optax transformation: it makes {got}")
     if part.clip_norm is not None:
         transform = optax.chain(optax.clip_by_global_norm(part.clip_norm), transform)
     return Update(optax.with_extra_args_support(transform), rate)

@@ -186,7 +186,7 @@ def test_optimizers_of_the_house_that_read_curvature_are_found():
     found = {}
     for name in optim.__all__:
         factory = getattr(optim, name)
-        if "learning_rate" not in parts.parameters(factory) or parts.required(factory) > 1:
+        if name not in parts.available("optimizer") or parts.required(factory) > 1:
             continue
         transform = optax.with_extra_args_support(factory(learning_rate=0.1))
         if name == "tram":  # asks for a distance that only the user's own step can measure
@@ -197,6 +197,19 @@ def test_optimizers_of_the_house_that_read_curvature_are_found():
         assert found[name] is optim.wants_curvature(transform.init(params)), name
     assert found["adahessian"]
     assert not found["perpgrad"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fedavg", "there is no optimizer 'fedavg'"),
+        ("papyrax.optim.fedavg", "is no optax transformation: it makes FederatedOptimizer"),
+        ("papyrax.optim.fused_adahessian", "is no optax transformation: it makes FusedOptimizer"),
+    ],
+)
+def test_what_is_no_transformation_is_refused(name, message):
+    with pytest.raises(UserError, match=message):
+        parts.optimizer(C.Config(optimizer=C.Optimizer(name)))
 
 
 def test_curvature_is_estimated_as_the_authors_of_the_optimizer_do():
