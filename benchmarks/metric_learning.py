@@ -3,11 +3,11 @@
     python benchmarks/metric_learning.py [--batch N] [--features N] [--classes N] [--repeats N]
         [--large N] [--pod]
 
-Both in one process, alternated; medians of CPU time. Memory is what is allocated beside inputs and
-results: as XLA's compiler reports it, and as PyTorch's profiler counts it. `--large N` runs NT-Xent
-in chunks on a batch of N examples. `--pod` compiles the losses that compare a batch across devices,
-gathered and sent round the ring, for 4 and 16 TPUs, and prints the memory of a device; it takes
-libtpu, but no TPU.
+Both in one process, alternated loss by loss; medians of CPU time. Memory is what is allocated
+beside inputs and results: as XLA's compiler reports it, and as PyTorch's profiler counts it.
+`--large N` runs NT-Xent in chunks on a batch of N examples. `--pod` compiles the losses that
+compare a batch across devices, gathered and sent round the ring, for 4 and 16 TPUs, and prints the
+memory of a device; it takes libtpu, but no TPU.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def theirs(a: argparse.Namespace) -> dict[str, tuple[Run, float]]:
 
 
 def measure(programs: dict[Any, tuple[Run, float]], repeats: int) -> dict[Any, float]:
-    """Median CPU seconds of each; they take turns, and one turn warms up."""
+    """Median CPU seconds of the libraries; they take turns, and one turn warms up."""
     times: dict[Any, list[float]] = {name: [] for name in programs}
     for turn in range(repeats + 1):
         for name, (run, _) in programs.items():
@@ -140,24 +140,21 @@ def measure(programs: dict[Any, tuple[Run, float]], repeats: int) -> dict[Any, f
 
 def compare(a: argparse.Namespace) -> None:
     """Print the table of both libraries."""
-    programs: dict[Any, tuple[Run, float]] = {}
-    for library, made in (
-        ("papyrax", compiled(a, None)),
-        ("papyrax, chunks of 512", compiled(a, 512)),
-        ("pytorch-metric-learning", theirs(a)),
-    ):
-        programs |= {(loss, library): program for loss, program in made.items()}
-    seconds = measure(programs, a.repeats)
+    libraries = {
+        "papyrax": compiled(a, None),
+        "papyrax, chunks of 512": compiled(a, 512),
+        "pytorch-metric-learning": theirs(a),
+    }
     print(f"\n### batch {a.batch}, {a.features} features, {a.classes} classes, float32\n")
     print(
         "| loss | library | CPU ms | its time over papyrax's | memory MiB |\n|---|---|--:|--:|--:|"
     )
-    for (loss, library), took in sorted(
-        seconds.items(), key=lambda item: list(programs).index(item[0])
-    ):
-        ratio = took / seconds[loss, "papyrax"]
-        memory = programs[loss, library][1]
-        print(f"| {loss} | {library} | {took * 1e3:.0f} | {ratio:.2f} | {memory:.0f} |")
+    for loss in libraries["papyrax"]:
+        programs = {name: made[loss] for name, made in libraries.items() if loss in made}
+        seconds = measure(programs, a.repeats)
+        for name, took in seconds.items():
+            ratio, memory = took / seconds["papyrax"], programs[name][1]
+            print(f"| {loss} | {name} | {took * 1e3:.0f} | {ratio:.2f} | {memory:.0f} |")
 
 
 def large(a: argparse.Namespace, batch: int) -> None:
