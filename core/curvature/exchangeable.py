@@ -1,7 +1,7 @@
 """XTrace and XDiag: every probe serves the low-rank part of the others and then its own rest."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,38 @@ from .spectra import matmul, unflatten_like
 from .traces import TraceEstimate, check_samples, flat_matvec, mean_and_error
 
 
-def _leave_one_out(
-    apply: Callable[[jax.Array], jax.Array], probes: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """A W, Q and A Q [dim, n] with Q R = A W for the probes W' [n, dim]; S; and every s_i' r_i.
+class _Basis(NamedTuple):
+    """The basis of all probes, and how it falls short without one of them.
 
-    Without probe i the basis spans Q (I - s_i s_i'), where the unit vector s_i is orthogonal to
-    every column of R but r_i: it is column i of R^-T, scaled.
+    Without probe i it spans Q (I - s_i s_i'), where the unit vector s_i is orthogonal to every
+    column of R but r_i: it is column i of R^-T, scaled.
+
+    Attributes:
+      probes: W [dim, n].
+      aw: A W = Q R [dim, n].
+      q: orthonormal [dim, n].
+      aq: A Q [dim, n].
+      s: a unit vector for each probe in its columns [n, n].
+      length: s_i' r_i of each probe [n].
     """
+
+    probes: jax.Array
+    aw: jax.Array
+    q: jax.Array
+    aq: jax.Array
+    s: jax.Array
+    length: jax.Array
+
+
+def _leave_one_out(
+    matvec: Callable[[Any], Any], like: Any, key: jax.Array, n_samples: int
+) -> _Basis:
+    """The basis of A W for random signs W, after a check of the arguments."""
+    check_samples(n_samples, 2)
+    check_key(key=key)
+    apply, dim, dtype = flat_matvec(matvec, like)
+    # Drawn in full, so that a probe does not depend on how many the dimension admits.
+    probes = PROBES["rademacher"](key, jnp.zeros((n_samples, dim), dtype))[: min(n_samples, dim)]
     aw = jax.lax.map(apply, probes).T
     q, r = jnp.linalg.qr(aw)
     # A matrix of low rank leaves zeros on the diagonal of R. Tiny ones in their place turn s_i to
@@ -30,7 +54,7 @@ def _leave_one_out(
     s = jax.scipy.linalg.solve_triangular(r.T, jnp.eye(len(r), dtype=r.dtype), lower=True)
     s = s / jnp.max(jnp.abs(s), axis=0)  # or the squares overflow
     s = s / jnp.linalg.norm(s, axis=0)
-    return aw, q, jax.lax.map(apply, q.T).T, s, jnp.sum(s * r, axis=0)
+    return _Basis(probes.T, aw, q, jax.lax.map(apply, q.T).T, s, jnp.sum(s * r, axis=0))
 
 
 def xtrace(
@@ -64,17 +88,12 @@ def xtrace(
     >>> round(float(xtrace(rank_one, v, key=jax.random.key(0), n_samples=2).value), 3)
     30.0
     """
-    check_samples(n_samples, 2)
-    check_key(key=key)
-    apply, dim, dtype = flat_matvec(matvec, like)
-    # Drawn in full, so that a probe does not depend on how many the dimension admits.
-    probes = PROBES["rademacher"](key, jnp.zeros((n_samples, dim), dtype))[: min(n_samples, dim)]
-    aw, q, aq, s, _ = _leave_one_out(apply, probes)
+    probes, aw, q, aq, s, _ = _leave_one_out(matvec, like, key, n_samples)
     h = matmul(q.T, aq)
-    w = matmul(q.T, probes.T)
+    w = matmul(q.T, probes)
     kept = jnp.trace(h) - jnp.sum(s * matmul(h, s), axis=0)
     inside = w - s * jnp.sum(s * w, axis=0)  # the coordinates of Q_i Q_i' w_i
-    u = probes.T - matmul(q, inside)
+    u = probes - matmul(q, inside)
     au = aw - matmul(aq, inside)
     return mean_and_error(kept + jnp.sum(u * au, axis=0))
 
@@ -108,11 +127,7 @@ def xdiag(matvec: Callable[[Any], Any], like: Any, *, key: jax.Array, n_samples:
     >>> np.asarray(xdiag(rank_one, v, key=jax.random.key(0), n_samples=3), float).round(3)
     array([1., 4., 9.])
     """
-    check_samples(n_samples, 2)
-    check_key(key=key)
-    apply, dim, dtype = flat_matvec(matvec, like)
-    probes = PROBES["rademacher"](key, jnp.zeros((n_samples, dim), dtype))[: min(n_samples, dim)]
-    _, q, aq, s, length = _leave_one_out(apply, probes)
+    probes, _, q, aq, s, length = _leave_one_out(matvec, like, key, n_samples)
     left_out = matmul(q, s)  # the unit vector by which Q_i falls short of Q; A w_i lies in Q
-    each = left_out * (probes.T * length - matmul(aq, s))
+    each = left_out * (probes * length - matmul(aq, s))
     return unflatten_like(like)(jnp.sum(q * aq, axis=1) + jnp.mean(each, axis=1))

@@ -21,16 +21,11 @@ from ..numerics import (
     check_positive,
     check_range,
     safe_divide,
-    safe_sqrt,
 )
+from .online import tree_norm
 
 Solver = Literal["cg", "neumann"]
 Loss = Callable[..., Any]
-
-
-def _norm(tree: Any) -> Array:
-    leaves = Split.of(tree).floats
-    return safe_sqrt(dot(leaves, leaves))
 
 
 def _along(step: Any, tree: Any, direction: Any) -> Any:
@@ -275,7 +270,7 @@ def bo_rep(
             y = _along(-rate, y, grads)
             if radius is not None:
                 moved = jax.tree.map(jnp.subtract, y, start)
-                length = _norm(moved)
+                length = tree_norm(moved)
                 shrink = jnp.minimum(1, safe_divide(jnp.asarray(radius, length.dtype), length, 1))
                 y = _along(shrink, start, moved)
             return y, jax.tree.map(lambda m, v: m + (v - m) / (i + 1), mean, y)
@@ -317,7 +312,7 @@ def bo_rep(
         )
         eta = learning_rate(state.count) if callable(learning_rate) else learning_rate
         if normalize:
-            eta = eta * safe_divide(jnp.ones(()), _norm(mean))
+            eta = eta * safe_divide(jnp.ones(()), tree_norm(mean))
         return BoRepState(_along(-eta, x, mean), y, z, mean, state.count + 1)
 
     return BoRep(init, refine, step)

@@ -114,9 +114,10 @@ def fused_adahessian(
     ) -> tuple[Any, AdahessianState]:
         split = Split.of(params)
         g = split.match("grads", grads)
-        fresh = curvature is not None and curvature.diag is not None
-        valid: Any = curvature.valid if curvature is not None and fresh else False
-        d = split.match("curvature", curvature.diag) if curvature is not None and fresh else g
+        diag, valid = (None, False) if curvature is None else curvature
+        if diag is None:
+            diag, valid = grads, False
+        d = split.match("curvature", diag)
         count = optax.safe_increment(state.count)
         refreshes = jnp.where(valid, optax.safe_increment(state.refreshes), state.refreshes)
         moments = (Split.of(state.mu, "state"), Split.of(state.nu, "state"))

@@ -1,11 +1,11 @@
 """Optimistic online Newton steps: the geometry of exp-concave losses, learned from gradients."""
 
-import itertools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from ..numerics import accumulation_dtype, check, check_positive, safe_norm
@@ -30,19 +30,8 @@ class OptimisticNewtonState(NamedTuple):
 
 
 def _flat(tree: Any) -> Array:
-    leaves = jax.tree.leaves(tree)
-    dtype = accumulation_dtype(*leaves)
-    return jnp.concatenate([jnp.ravel(x).astype(dtype) for x in leaves])
-
-
-def _unflat(vector: Array, like: Any) -> Any:
-    leaves, tree = jax.tree.flatten(like)
-    stops = [0]
-    for x in leaves:
-        stops.append(stops[-1] + jnp.size(x))
-    parts = [vector[a:b] for a, b in itertools.pairwise(stops)]
-    shaped = [v.reshape(jnp.shape(x)).astype(jnp.result_type(x)) for v, x in zip(parts, leaves)]
-    return jax.tree.unflatten(tree, shaped)
+    vector, _ = ravel_pytree(tree)
+    return vector.astype(accumulation_dtype(vector))
 
 
 def _newton_step(
@@ -144,6 +133,7 @@ def optimistic_online_newton(
         expected = g if hint is None else _flat(hint).astype(g.dtype)
         moves = step(gram, point, expected) - _flat(params).astype(g.dtype)
         new = OptimisticNewtonState(point, expected, gram, state.rounds + 1)
-        return _unflat(moves, updates), new
+        vector, unravel = ravel_pytree(updates)
+        return unravel(moves.astype(vector.dtype)), new
 
     return optax.GradientTransformationExtraArgs(init, update)
