@@ -30,6 +30,7 @@ from papyrax.losses import (
     nt_xent_loss,
     supervised_contrastive_loss,
 )
+from papyrax.train.benchmarks.turns import take_turns, torch_peak
 
 # PyTorch's threads would spin while they wait, which counts as CPU time on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -117,25 +118,15 @@ def theirs(a: argparse.Namespace) -> dict[str, tuple[Run, float]]:
         except RuntimeError as error:  # that of NT-Xent pairs every positive with every negative
             print(f"{name} of pytorch-metric-learning does not run: {' '.join(str(error).split())}")
             continue
-        with torch.profiler.profile(profile_memory=True) as profile:
-            run(function)
-        events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-        sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
-        memory = float(max(np.cumsum([0, *sizes]))) / MIB
+        memory = torch_peak(lambda f=function: run(f)) / MIB
         programs[name] = (lambda f=function: run(f)), memory
     return programs
 
 
-def measure(programs: dict[Any, tuple[Run, float]], repeats: int) -> dict[Any, float]:
-    """Median CPU seconds of the libraries; they take turns, and one turn warms up."""
-    times: dict[Any, list[float]] = {name: [] for name in programs}
-    for turn in range(repeats + 1):
-        for name, (run, _) in programs.items():
-            start = time.process_time()
-            run()
-            if turn:
-                times[name].append(time.process_time() - start)
-    return {name: statistics.median(t) for name, t in times.items()}
+def measure(programs: dict[str, tuple[Run, float]], repeats: int) -> dict[str, float]:
+    """Median CPU seconds of the libraries."""
+    times = take_turns({name: run for name, (run, _) in programs.items()}, repeats)
+    return {name: statistics.median(t.cpu for t in of) for name, of in times.items()}
 
 
 def compare(a: argparse.Namespace) -> None:

@@ -21,7 +21,6 @@ import math
 import os
 import re
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -35,6 +34,7 @@ import numpy as np
 import optax
 
 from papyrax import curvature, optim
+from papyrax.train.benchmarks.turns import take_turns
 
 Run = Callable[[], Any]
 
@@ -264,15 +264,8 @@ def torch_programs(name: str, model: Model) -> dict[str, Run]:
 
 
 def measure(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:
-    """CPU seconds of every run; the programs take turns, and one turn warms up."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            start = time.process_time()
-            run()
-            if turn:
-                times[name].append(time.process_time() - start)
-    return times
+    """CPU seconds of every run."""
+    return {name: [t.cpu for t in times] for name, times in take_turns(runs, repeats).items()}
 
 
 def ratio(times: dict[str, list[float]], above: str, below: str) -> float:

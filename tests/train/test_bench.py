@@ -5,7 +5,7 @@ import re
 import pytest
 
 from papyrax.train import cli
-from papyrax.train.benchmarks import attention, rivals
+from papyrax.train.benchmarks import attention, rivals, turns
 from papyrax.train.benchmarks.rivals import PROGRAMS, Problem, Program
 
 PROBLEM = Problem(tokens=16, batch=1, heads=2, dim=4, causal=True, dtype="float32")
@@ -45,7 +45,7 @@ def cells(line):
 
 def test_ratios_are_of_papyrax_over_the_other_and_what_is_lacking_is_said(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(attention, "time", clock)
+    monkeypatch.setattr(turns, "time", clock)
     other = clock.maker(0.010, 0.080, 0.010, lacks=("hvp",))
     makers = [("papyrax", clock.maker(0.030, 0.080, 0.020)), ("other", other)]
     lines = list(attention.compare(PROBLEM, 3, makers))

@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 import papyrax
 from papyrax.attention import dot_product_attention
 from papyrax.train.benchmarks.rivals import PROGRAMS, Problem, Program, compiled, libraries
+from papyrax.train.benchmarks.turns import take_turns
 
 MIB = 2**20
 
@@ -47,22 +47,6 @@ def machine() -> list[str]:
 def _why(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:110]}{'...' if len(text) > 110 else ''}"
-
-
-def _timed(programs: dict[str, Program], repeats: int) -> dict[str, list[tuple[float, float]]]:
-    """Wall and CPU seconds of every run; the libraries take turns, so that all meet the same load.
-
-    One run of each warms up and is not counted.
-    """
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
-    for turn in range(repeats + 1):
-        for name, program in programs.items():
-            start = time.perf_counter(), time.process_time()
-            program.run()
-            end = time.perf_counter(), time.process_time()
-            if turn:
-                times[name].append((end[0] - start[0], end[1] - start[1]))
-    return times
 
 
 def compare(
@@ -97,7 +81,7 @@ def compare(
                 programs[name] = make(problem, what)
             except Exception as error:
                 missing.setdefault(f"{name}: {_why(error)}", []).append(what)
-        times = _timed(programs, repeats)
+        times = take_turns({name: p.run for name, p in programs.items()}, repeats)
         ours = times.get(makers[0][0])
         for name, of in times.items():
             wall, cpu = (1e3 * statistics.median(t[n] for t in of) for n in (0, 1))

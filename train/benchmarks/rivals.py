@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from papyrax.attention import dot_product_attention
+from papyrax.train.benchmarks.turns import torch_peak
 
 PROGRAMS = ("value", "gradient", "jvp", "hvp")
 
@@ -148,11 +149,7 @@ def _of_torch(backend: str, problem: Problem, what: str) -> Program:
         torch.cuda.reset_peak_memory_stats()
         run()
         return Program(run, torch.cuda.max_memory_allocated() - before)
-    with torch.profiler.profile(profile_memory=True) as profile:
-        run()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
-    return Program(run, int(max(np.cumsum([0, *sizes]))))
+    return Program(run, torch_peak(run))
 
 
 def libraries() -> Iterator[tuple[str, Callable[[Problem, str], Program]]]:
