@@ -46,7 +46,7 @@ from papyrax.papers import (
     seed_range,
     silent,
 )
-from papyrax.papers.toys import augment, digits, fit, mlp, mlp_init, probe
+from papyrax.papers.toys import augment, digits_halves, fit, mlp, mlp_init, probe
 
 PAPER = Paper(
     slug="contrastive_temperature",
@@ -125,8 +125,7 @@ def reproduce(
 ) -> Result:
     """Measure the claim; "full" trains five times as long."""
     all_seeds = seed_range(seed, seeds)
-    images, labels = digits()
-    train, test = np.arange(0, len(images), 2), np.arange(1, len(images), 2)
+    images, labels, train, test = digits_halves()
     steps = 400 if budget == "quick" else 2000
     x, seen = jnp.asarray(images), jnp.asarray(images[train])
     keys = jnp.stack([jax.random.key(s) for s in all_seeds])

@@ -45,7 +45,7 @@ from papyrax.papers import (
     seed_range,
     silent,
 )
-from papyrax.papers.toys import Layers, augment, digits, fit, mlp, mlp_init, probe
+from papyrax.papers.toys import Layers, augment, digits_halves, fit, mlp, mlp_init, probe
 
 PAPER = Paper(
     slug="g_simclr",
@@ -142,8 +142,7 @@ def reproduce(
     from sklearn.cluster import KMeans
 
     all_seeds = seed_range(seed, seeds)
-    images, labels = digits()
-    seen, test = np.arange(0, len(images), 2), np.arange(1, len(images), 2)
+    images, labels, seen, test = digits_halves()
     x, y = jnp.asarray(images[seen]), labels[seen]
     keys = jnp.stack([jax.random.key(s) for s in all_seeds])
     progress(0.0, "all seeds: the autoencoder and its clusters")

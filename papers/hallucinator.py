@@ -47,7 +47,7 @@ from papyrax.papers import (
 )
 from papyrax.papers.toys import (
     ContrastStep,
-    digits,
+    digits_halves,
     mlp,
     mlp_init,
     momentum_contrast,
@@ -122,9 +122,7 @@ def train(
         run,
         x,
         size=SIZE,
-        batch=128,
         steps=steps,
-        learning_rate=2e-3,
     )
     return params["encoder"], cosines
 
@@ -135,8 +133,7 @@ def reproduce(
     """Measure the claim; "full" trains four times as long."""
     all_seeds = seed_range(seed, seeds)
     steps = STEPS[budget]
-    images, labels = digits()
-    seen, test = np.arange(0, len(images), 2), np.arange(1, len(images), 2)
+    images, labels, seen, test = digits_halves()
     x = jnp.asarray(images[seen])
     keys = jnp.stack([jax.random.key(s) for s in all_seeds])
     found: dict[bool, tuple[float, ...]] = {}

@@ -56,7 +56,7 @@ from papyrax.papers import (
 from papyrax.papers.toys import (
     ContrastStep,
     Layers,
-    digits,
+    digits_halves,
     mlp,
     mlp_init,
     momentum_contrast,
@@ -154,9 +154,7 @@ def train(
         run,
         x,
         size=SIZE,
-        batch=128,
         steps=steps,
-        learning_rate=2e-3,
     )
     return params["encoder"], right
 
@@ -167,8 +165,7 @@ def reproduce(
     """Measure the claim; "full" trains four times as long."""
     all_seeds = seed_range(seed, seeds)
     steps = STEPS[budget]
-    images, labels = digits()
-    seen, test = np.arange(0, len(images), 2), np.arange(1, len(images), 2)
+    images, labels, seen, test = digits_halves()
     x, y = jnp.asarray(images[seen]), jnp.asarray(labels[seen])
     keys = jnp.stack([jax.random.key(s) for s in all_seeds])
     found, rights = [], []

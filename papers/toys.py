@@ -34,6 +34,12 @@ def digits_split(seed: int | Sequence[int], examples: int) -> tuple[np.ndarray, 
     return images[train], labels[train], images[test], labels[test]
 
 
+def digits_halves() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All digits and their classes, and which of them are for training and which for tests."""
+    images, labels = digits()
+    return images, labels, np.arange(0, len(images), 2), np.arange(1, len(images), 2)
+
+
 def mlp_init(key: Array, sizes: Sequence[int]) -> Layers:
     """Weights of a multilayer perceptron of the given sizes, He initialization."""
     keys = jax.random.split(key, len(sizes) - 1)
@@ -203,9 +209,9 @@ def momentum_contrast(
     images: Float[Array, "examples 64"],
     *,
     size: int,
-    batch: int,
     steps: int,
-    learning_rate: float,
+    batch: int = 128,
+    learning_rate: float = 2e-3,
     decay: float = 0.99,
 ) -> tuple[Any, Any, Any]:
     """`steps` of Adam on a loss of views of digits, with keys by a moving average of the encoder.
