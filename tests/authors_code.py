@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-HERE = pathlib.Path(__file__).parent
+ROOMS = pathlib.Path(__file__).parent / "core"
 
 
-def recorded(family):
+def recorded(family, room="losses"):
     """The entries of one family by name."""
-    return json.loads((HERE / f"authors_{family}.json").read_text())
+    return json.loads((ROOMS / room / f"authors_{family}.json").read_text())
 
 
 def compare(entry, mean_loss, rtol=1e-10):
