@@ -1,7 +1,8 @@
 """Values and gradients that the authors' public code gave in float64, and the comparison with them.
 
-Each entry of an `authors_*.json` names the repository and file it was computed with, the inputs,
-the hyper-parameters, the mean over the batch and its gradient.
+Each entry of an `authors_*.json` names the repository and file it was computed with, the inputs and
+the hyper-parameters. A loss has the mean over the batch and its gradient; any other function has
+its output and the gradient of `sum(cotangent * output)`.
 """
 
 import json
@@ -19,14 +20,23 @@ def recorded(family, room="losses"):
     return json.loads((ROOMS / room / f"authors_{family}.json").read_text())
 
 
-def compare(entry, mean_loss, rtol=1e-10):
-    """Assert that `mean_loss(**arrays)` has the authors' value and gradients."""
+def compare(entry, function, rtol=1e-10):
+    """Assert that `function(**arrays)` has the authors' value and gradients."""
     with jax.enable_x64(True):
         arrays = {k: jnp.asarray(np.asarray(v)) for k, v in entry["arrays"].items()}
         wrt = {k: arrays.pop(k) for k in entry["gradient"]}
-        value, gradient = jax.jit(jax.value_and_grad(lambda w: mean_loss(**w, **arrays)))(wrt)
-        np.testing.assert_allclose(value, entry["value"], rtol=rtol)
+
+        @jax.jit
+        def both(wrt, cotangent):
+            value, pull_back = jax.vjp(lambda w: function(**w, **arrays), wrt)
+            return value, *pull_back(cotangent)
+
+        value, gradient = both(wrt, jnp.asarray(np.asarray(entry.get("cotangent", 1.0))))
+        np.testing.assert_allclose(value, entry["value"], rtol=rtol, atol=rtol * _largest(value))
         for name, want in entry["gradient"].items():
-            want = np.asarray(want)
-            scale = np.abs(want).max()
-            np.testing.assert_allclose(gradient[name], want, rtol=rtol, atol=rtol * scale)
+            atol = rtol * _largest(want)
+            np.testing.assert_allclose(gradient[name], want, rtol=rtol, atol=atol, err_msg=name)
+
+
+def _largest(x):
+    return np.abs(np.asarray(x)).max()
