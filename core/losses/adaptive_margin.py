@@ -117,8 +117,8 @@ def madacos(
       ValueError: if the shapes do not fit, a dtype is wrong or a hyper-parameter out of range.
 
     Source: Coarse-to-Fine: Learning Compact Discriminative Representation for Single-Stage Image
-    Retrieval, arXiv 2308.04008, MadaCos; `core/model/madacos.py` of bassyess/CFCD, which uses
-    margin zero in evaluation.
+    Retrieval, arXiv 2308.04008, MadaCos; values and gradients agree with
+    `core/model/madacos.py` of bassyess/CFCD, which uses margin zero in evaluation.
 
     >>> loss = madacos(jnp.array([[0.9, 0.1]]), jnp.array([0]))
     >>> np.asarray(jnp.exp(-loss), float).round(3)

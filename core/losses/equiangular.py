@@ -118,9 +118,9 @@ def equiangular_basis_vectors(
     Raises:
       ValueError: if a hyper-parameter is out of range.
 
-    Source: Equiangular Basis Vectors, arXiv 2303.11637, section 3; the same iteration as
-    `Generate_EBV/Generate_EBV.py` of aassxun/Equiangular-Basis-Vectors, which takes the same matrix
-    of cosines in slices.
+    Source: Equiangular Basis Vectors, arXiv 2303.11637, section 3; from one start it takes as many
+    steps to the same vectors as `Generate_EBV/Generate_EBV.py` of
+    aassxun/Equiangular-Basis-Vectors, which takes the matrix of cosines in slices.
 
     >>> basis = equiangular_basis_vectors(
     ...     jax.random.key(0), classes=20, features=10, threshold=0.35, learning_rate=1e-2
@@ -199,9 +199,9 @@ def equiangular_basis_loss(
     Raises:
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
-    Source: Equiangular Basis Vectors, arXiv 2303.11637, section 3;
-    `ImageNet_Validation_Experiment/EBV_ImageNet.py` of aassxun/Equiangular-Basis-Vectors has the
-    temperature and the smoothing.
+    Source: Equiangular Basis Vectors, arXiv 2303.11637, section 3; value and gradient agree with
+    `ImageNet_Validation_Experiment/EBV_ImageNet.py` of aassxun/Equiangular-Basis-Vectors, which has
+    the temperature and the smoothing.
 
     >>> x, labels = jnp.eye(2), jnp.array([0, 1])
     >>> loss = equiangular_basis_loss(x, labels, jnp.eye(2), label_smoothing=0.0)

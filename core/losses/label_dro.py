@@ -74,8 +74,8 @@ def ldr_kl(
 
     Source: Label Distributionally Robust Losses for Multi-class Classification: Consistency,
     Robustness and Adaptivity, arXiv 2112.14869, the LDR-KL loss; `LDRLoss_V1` in `loss.py` of
-    Optimization-AI/ICML2023_LDR, which normalizes as `normalization="softplus"`; its experiments
-    pass the margin 0.1.
+    Optimization-AI/ICML2023_LDR, which normalizes as `normalization="softplus"` and agrees then;
+    its experiments pass the margin 0.1.
 
     >>> loss = ldr_kl(jnp.zeros((1, 2)), jnp.array([0]), margin=0.0)
     >>> float(loss[0])
@@ -178,9 +178,9 @@ def aldr_kl(
 
     Source: Label Distributionally Robust Losses for Multi-class Classification: Consistency,
     Robustness and Adaptivity, arXiv 2112.14869, the ALDR-KL loss; `ALDRLoss_V1` in `loss.py` of
-    Optimization-AI/ICML2023_LDR, which normalizes as `normalization="l1"`. There 1e-5 is added to
-    the probabilities before their divergence; here the divergence is exact. As there, `p` leaves
-    out the margin.
+    Optimization-AI/ICML2023_LDR, which normalizes as `normalization="l1"`, for CIFAR-100 after a
+    softplus. There 1e-5 is added to the probabilities before their divergence; here the divergence
+    is exact, and without that all agrees. As there, `p` leaves out the margin.
 
     >>> state = aldr_kl_init(10)
     >>> loss, state = aldr_kl(state, jnp.array([[9.0, 0.0]]), jnp.array([0]), jnp.array([7]))

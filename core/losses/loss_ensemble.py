@@ -45,7 +45,8 @@ def ensloss(
       ValueError: if the shapes do not fit or a dtype is wrong.
 
     Source: EnsLoss: Stochastic Calibrated Loss Ensembles for Preventing Overfitting in
-    Classification, ICML 2025; `ensLoss` in `losses.py` of statmlben/ensLoss.
+    Classification, ICML 2025; agrees with `ensLoss` in `losses.py` of statmlben/ensLoss on the same
+    draws.
 
     >>> f, y = jnp.array([2.0, -1.0]), jnp.array([1, 1])
     >>> slopes = jax.grad(lambda f: ensloss(f, y, jax.random.key(0)).sum())(f)

@@ -15,4 +15,7 @@ def log_s(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 def s(x: Float[Array, "..."], scale: Float[Array, "..."] | float = 1.0) -> Float[Array, "..."]:
     """The function itself, times `scale`; its reciprocal is `s(-x)`."""
-    return jnp.where(x >= 0, (jnp.maximum(x, 0) + 1) * scale, scale / (1 - jnp.minimum(x, 0)))
+    # Not by `maximum(x, 0)`, whose derivative at zero is a half where that of `s` is one.
+    positive = x >= 0
+    above, below = jnp.where(positive, x, 0), jnp.where(positive, 0, x)
+    return jnp.where(positive, (above + 1) * scale, scale / (1 - below))

@@ -65,6 +65,13 @@ def test_the_function_behind_it():
         np.testing.assert_allclose(at, 0.5, atol=1e-8)
 
 
+def test_scores_of_zero_have_the_gradient_of_softmax():
+    """As a classifier has that starts from zeros: `s` and its derivative are both one there."""
+    labels, scores = jnp.array([0, 2]), jnp.zeros((2, 4))
+    got = jax.grad(lambda z: stablemax_cross_entropy(z, labels).sum())(scores)
+    np.testing.assert_allclose(got, 0.25 - jax.nn.one_hot(labels, 4), rtol=1e-6)
+
+
 def test_probabilities_sum_to_one_also_at_the_ends_of_float32():
     rng = np.random.default_rng(1)
     for scale in (1e-30, 1.0, 1e4, 1e30):
