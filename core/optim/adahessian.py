@@ -140,7 +140,7 @@ def scale_by_adahessian(
     Source: ADAHESSIAN: An Adaptive Second Order Optimizer for Machine Learning, arXiv 2006.00719,
     algorithm 1; amirgholami/adahessian image_classification/optim_adahessian.py (averages
     magnitudes, no rule for kernels of three axes) and transformer/fairseq/optim/adahessian.py
-    (blocks).
+    (blocks), whose trajectories are those here.
 
     >>> tx = scale_by_adahessian(b1=0.0, b2=0.0, eps=0.0)
     >>> curvature = papyrax.curvature.Curvature(jnp.array([2.0, -4.0]))

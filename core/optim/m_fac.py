@@ -206,7 +206,7 @@ def m_fac(
 
     Source: M-FAC: Efficient Matrix-Free Approximations of Second-Order Information,
     arXiv 2107.03356, section 4.2; IST-DASLab/M-FAC optim.py (the same defaults, but for a default
-    learning rate of 1e-3).
+    learning rate of 1e-3), whose trajectory is that here.
 
     >>> tx, params = m_fac(0.3, damping=1.0, window=2), jnp.zeros(2)
     >>> updates, _ = tx.update(jnp.array([2.0, 0.0]), tx.init(params), params)

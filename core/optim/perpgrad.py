@@ -126,7 +126,7 @@ def perpgrad(
       ValueError: if a hyper-parameter is out of range.
 
     Source: Grokking at the Edge of Numerical Stability, arXiv 2501.04697, perp-AdamW;
-    `orthograd.py` and `grokking_experiments.py` of
+    `orthograd.py`, whose trajectory is that here, and `grokking_experiments.py` of
     LucasPrietoAl/grokking-at-the-edge-of-numerical-stability.
 
     >>> tx = perpgrad(0.1)

@@ -13,50 +13,61 @@ from ..numerics import accumulation_dtype, check, check_range, safe_divide, safe
 from .decay import decayed_weights
 from .gns_newton import LocalOracle, resolve_oracle
 
+Adaptive = bool | Any | Callable[[Any], Any]
+
+
+def _flags(adaptive: Adaptive, tree: Any) -> Any:
+    """Which leaves of the tree are scaled by their magnitudes: a tree of bools."""
+    flags = adaptive(tree) if callable(adaptive) else adaptive
+    known = all(isinstance(flag, bool) for flag in jax.tree.leaves(flags))
+    check(known, "adaptive", f"got {flags!r}, takes a bool, a tree of bools or a function to one")
+    return jax.tree.map(lambda flag, part: jax.tree.map(lambda _: flag, part), flags, tree)
+
 
 def ascent(
-    gradients: Any, params: Any, radius: Any, *, adaptive: bool = False, eta: Any = 0.0
+    gradients: Any, params: Any, radius: Any, *, adaptive: Adaptive = False, eta: Any = 0.0
 ) -> Any:
     """The step of this length along the gradient, or along T^2 g with |T^-1 step| = radius.
 
     A gradient of zero gives no step. Leaves that are masked or of integers get none.
     """
+    params = gradients if adaptive is False else params  # then they are not looked at
+    flags = _flags(adaptive, params)
 
     def wide(x: Any) -> Array:
         return x.astype(accumulation_dtype(x))
 
-    def scaled(g: Any, p: Any) -> Array:
-        return (jnp.abs(wide(p)) + eta) * wide(g)
+    def scaled(g: Any, p: Any, flag: bool) -> Array:
+        return (jnp.abs(wide(p)) + eta) * wide(g) if flag else g
 
     floats = [g for g in jax.tree.leaves(gradients) if is_floating(g)]
     # Largest first: squares of large gradients stay in range, as those of small ones do.
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(wide(g)), initial=0) for g in floats]))
     unit = jax.tree.map(lambda g: safe_divide(wide(g), largest) if is_floating(g) else g, gradients)
-    weighted = jax.tree.map(scaled, unit, params) if adaptive else unit
+    weighted = jax.tree.map(scaled, unit, params, flags)
     squares = [jnp.sum(jnp.square(x)) for x in jax.tree.leaves(weighted) if is_floating(x)]
     norm = safe_sqrt(sum(squares[1:], start=squares[0]))
 
-    def step(w: Any, p: Any, g: Any) -> Any:
+    def step(w: Any, p: Any, flag: bool, g: Any) -> Any:
         if not is_floating(g):
             return jnp.zeros_like(g)
-        along = (jnp.abs(wide(p)) + eta) * w if adaptive else w
-        return (radius * safe_divide(along, norm)).astype(g.dtype)
+        return (radius * safe_divide(scaled(w, p, flag), norm)).astype(g.dtype)
 
-    return jax.tree.map(step, weighted, params if adaptive else weighted, gradients)
+    return jax.tree.map(step, weighted, params, flags, gradients)
 
 
 def gradient_uphill(
-    oracle: LocalOracle, gradients: Any, params: Any, radius: Any, *, adaptive: bool, eta: Any
+    oracle: LocalOracle, gradients: Any, params: Any, radius: Any, *, adaptive: Adaptive, eta: Any
 ) -> Any:
     """The gradient after the step of `ascent`, in the dtypes of the gradients before it."""
-    check(not adaptive or params is not None, "params", "got None, takes the parameters")
+    check(adaptive is False or params is not None, "params", "got None, takes the parameters")
     step = ascent(gradients, params, radius, adaptive=adaptive, eta=eta)
     _, after = oracle.value_and_grad(step)
     return jax.tree.map(lambda a, g: a.astype(jnp.result_type(g)), after, gradients)
 
 
 def scale_by_sam(
-    rho: Any = 0.05, *, adaptive: bool = False, eta: Any = 0.01
+    rho: Any = 0.05, *, adaptive: Adaptive = False, eta: Any = 0.01
 ) -> optax.GradientTransformationExtraArgs:
     """Replace the gradient by that at the worst point within a small ball.
 
@@ -78,7 +89,9 @@ def scale_by_sam(
 
     Args:
       rho: radius of the ball. The authors of ASAM take about ten times that of SAM.
-      adaptive: ASAM.
+      adaptive: ASAM, of all leaves or of some: True, or a tree of bools (a prefix of that of the
+        parameters) or a function of them to one. T is 1 for the others, as it is for all but
+        weights, such as biases, in the authors' code.
       eta: added to the magnitudes in T; 0 is the form of davda54/sam, in which zero weights are not
         perturbed.
 
@@ -89,7 +102,8 @@ def scale_by_sam(
       ValueError: if `rho` or `eta` is negative, or `oracle` where there is no loss.
 
     Source: Sharpness-Aware Minimization for Efficiently Improving Generalization,
-    arXiv 2010.01412, algorithm 1; ASAM, arXiv 2102.11600, equation 7; davda54/sam sam.py.
+    arXiv 2010.01412, algorithm 1; ASAM, arXiv 2102.11600, equation 7; davda54/sam sam.py and
+    SamsungLabs/ASAM asam.py, whose trajectories `sam` follows.
 
     >>> tx, params = scale_by_sam(0.5), jnp.array([3.0, 4.0])
     >>> loss = lambda p: jnp.sum(p**2) / 2
@@ -125,7 +139,7 @@ def sam(
     rho: Any = 0.05,
     momentum: Any = 0.9,
     *,
-    adaptive: bool = False,
+    adaptive: Adaptive = False,
     eta: Any = 0.01,
     nesterov: bool = False,
     weight_decay: Any = 0.0,
@@ -139,7 +153,7 @@ def sam(
       learning_rate: a number or a schedule.
       rho: radius of the ball.
       momentum: decay of the velocity, in [0, 1).
-      adaptive: ASAM.
+      adaptive: ASAM, of all leaves or of some; see `scale_by_sam`.
       eta: see `scale_by_sam`.
       nesterov: Nesterov's momentum.
       weight_decay: added to the gradient (L2).

@@ -72,9 +72,9 @@ def scale_by_sophia(
       clip_threshold: largest size of an entry; None does not clip.
       form: "paper" is algorithm 3, as above. "levanter" is the form of Levanter and optax: m with
         bias correction, and an estimate counts from the next update on. "official" is that of the
-        authors' SophiaG: m without it, an estimate counts from the next update on, and the
-        denominator is gamma max(h, 0) + eps (there rho B h + 1e-15, where B is the number of
-        tokens of a batch, which `gnb` has in its estimate).
+        authors' SophiaG: the denominator is gamma max(h, 0) + eps (there rho B h + 1e-15, where B
+        is the number of tokens of a batch, which `gnb` has in its estimate). There an estimate is
+        made after a step, at the parameters and for the update of the next one.
       mu_dtype: dtype of m; that of the parameters by default.
       nu_dtype: dtype of h; that of the parameters by default, but float32 for half precision.
       update_interval: with `obj_fn`, the number of updates from one estimate to the next, by a
@@ -170,7 +170,7 @@ def scale_by_sophia(
             return step.astype(g.dtype)
 
         mu = jax.tree.map(lambda m, g: mean(b1, m, g), state.mu, updates)
-        used = nu if form == "paper" else state.nu
+        used = state.nu if form == "levanter" else nu
         directions = jax.tree.map(direction, updates, mu, used)
         return directions, SophiaState(count, refreshes, mu, nu)
 
@@ -277,7 +277,8 @@ def sophia_g(
         value, grads, curvature = f(params, x, labels, key=key, refresh=step % 10 == 0)
         updates, state = tx.update(grads, state, params, curvature=curvature)
 
-    The authors' script is form="official", eps=1e-15, b1=0.965 and gnb(loss, clip_norm=1.0).
+    The authors' script is form="official", eps=1e-15, b1=0.965 and gnb(loss, clip_norm=1.0), with
+    its first estimate at step 10 instead of 0.
 
     Args:
       learning_rate: a number or a schedule. Clipped entries move by exactly this much.
@@ -300,7 +301,8 @@ def sophia_g(
       ValueError: naming the argument that is out of range.
 
     Source: Sophia: A Scalable Stochastic Second-order Optimizer for Language Model Pre-training,
-    arXiv 2305.14342, algorithms 2 and 3; Liuhong99/Sophia sophia.py and train_sophiag.py.
+    arXiv 2305.14342, algorithms 2 and 3; Liuhong99/Sophia sophia.py, whose trajectory is that of
+    form="official", and train_sophiag.py.
 
     >>> tx, params = sophia_g(0.1), jnp.ones(2)
     >>> curvature = papyrax.curvature.Curvature(jnp.array([40.0, 0.0]))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ..numerics import check, check_floating, check_range, check_rank, check_shape
 from .gns_newton import LocalOracle, resolve_oracle
-from .sharpness import gradient_uphill, log_ratio_kl
+from .sharpness import Adaptive, gradient_uphill, log_ratio_kl
 
 Kind = Literal["forward", "reverse", "symmetric"]
 
@@ -63,7 +63,7 @@ def tram_distance(
 
 
 def scale_by_tram(
-    scale: Any = 1.0, *, adaptive: bool = False, eta: Any = 0.0
+    scale: Any = 1.0, *, adaptive: Adaptive = False, eta: Any = 0.0
 ) -> optax.GradientTransformationExtraArgs:
     """Replace the gradient by that at the worst point within the trust region.
 
@@ -79,7 +79,8 @@ def scale_by_tram(
 
     Args:
       scale: factor of the distance.
-      adaptive: e = scale * d T^2 g / |T g| with T = |p| + eta, as in ASAM.
+      adaptive: e = scale * d T^2 g / |T g| with T = |p| + eta, as in ASAM, of all leaves or of
+        some; see `scale_by_sam`.
       eta: added to the magnitudes in T; 0 in the authors' code.
 
     Returns:
@@ -133,7 +134,7 @@ def tram(
     b2: Any = 0.999,
     eps: Any = 1e-8,
     *,
-    adaptive: bool = False,
+    adaptive: Adaptive = False,
     weight_decay: Any = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformationExtraArgs:

@@ -36,6 +36,23 @@ def test_sam_is_the_gradient_of_the_worst_point(eta):
         np.testing.assert_allclose(got[k], want[k], rtol=1e-12)
 
 
+def test_which_leaves_are_adaptive():
+    """A prefix of the tree, a function of it, and a leaf's own flag say the same."""
+    params = {"layer": {"w": jnp.array([1.0, -2.0]), "b": jnp.array([3.0])}, "gain": jnp.ones(1)}
+    fun = lambda p: sum(jnp.sum(x**4) for x in jax.tree.leaves(p))  # noqa: E731
+    grads = jax.grad(fun)(params)
+    by_hand = {"layer": {"w": True, "b": True}, "gain": False}
+    ways = (by_hand, {"layer": True, "gain": False}, lambda p: {"layer": True, "gain": False})
+    first, *others = [
+        optim.scale_by_sam(0.1, adaptive=way).update(grads, None, params, obj_fn=fun)[0]
+        for way in ways
+    ]
+    for other in others:
+        jax.tree.map(np.testing.assert_array_equal, first, other)
+    with pytest.raises(ValueError, match="adaptive"):
+        optim.scale_by_sam(adaptive="layer").update(grads, None, params, obj_fn=fun)
+
+
 def test_sam_without_a_radius_or_a_gradient_changes_nothing():
     params = jax.tree.map(jnp.float32, PARAMS)
     grads = jax.grad(loss)(params)

@@ -48,12 +48,12 @@ def expected_steps(params, grads, diags, form, *, lr, b1, b2, eps, gamma, weight
                 if d is not None:
                     h[n] = b2 * h[n] + (1 - b2) * d[n]
             else:
+                if d is not None:  # there at the end of the last step, at the same parameters
+                    h[n] = h[n] * b2 + d[n] * (1 - b2)
                 p[n] = p[n] * (1 - lr * weight_decay)
                 m[n] = m[n] * b1 + g[n] * (1 - b1)
                 ratio = np.minimum(np.abs(m[n]) / (gamma * h[n] + eps), 1)
                 p[n] = p[n] - lr * np.sign(m[n]) * ratio
-                if d is not None:
-                    h[n] = h[n] * b2 + d[n] * (1 - b2)
         out.append({n: x.copy() for n, x in p.items()})
     return out
 

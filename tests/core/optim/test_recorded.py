@@ -1,0 +1,111 @@
+"""Optimizers against trajectories of the authors' code, in float64, on one small network.
+
+An entry of `authors_optimizers.json` has the parameters after 2 and after 10 steps. Both sides were
+given the same start, batches, random signs and sampled labels; gradients and products with the
+Hessian are each side's own. Of TRAM's code one line is changed: its step uphill is multiplied by
+the gradient, as in the paper.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from authors_code import recorded
+
+from papyrax import curvature, optim
+
+RECORDED = recorded("optimizers", "optim")
+NETWORK, ENTRIES = RECORDED["network"], RECORDED["entries"]
+NAMES = ("kernel", "bias", "out", "shift")
+
+
+def forward(params, inputs):
+    """A convolution whose window is the whole image [rows, 2, 2, 1], and a layer."""
+    hidden = jnp.tanh(jnp.einsum("nhwi,hwio->no", inputs, params["kernel"]) + params["bias"])
+    return hidden @ params["out"] + params["shift"]
+
+
+def cross_entropy(params, inputs, labels):
+    return optax.softmax_cross_entropy_with_integer_labels(forward(params, inputs), labels).mean()
+
+
+def signs(t, loss, params, data, **_):
+    """Hutchinson's estimate with the recorded signs."""
+    z = {name: data["probes"][name][t] for name in params}
+    diag = jax.tree.map(jnp.multiply, z, curvature.hvp(loss)(params, z))
+    return {"curvature": curvature.Curvature(diag)}
+
+
+def sampled(t, params, data, **_):
+    """The authors square a gradient of labels that are drawn, after every second step."""
+    x, y = data["inputs"][t - 1], data["sampled_labels"][t - 1]
+    slope = jax.grad(cross_entropy)(params, x, y)
+    diag = jax.tree.map(lambda g: len(y) * g**2, slope)
+    return {"curvature": curvature.Curvature(diag, valid=t % 2 == 1)}
+
+
+def oracle(loss, params, **_):
+    return {"oracle": optim.local_oracle(loss, params)}
+
+
+def distance(kind, t, loss, params, before, data):
+    """How far the last step has moved the outputs."""
+    x = data["inputs"][t]
+    radius = optim.tram_distance(forward(params, x), forward(before, x), kind=kind).mean()
+    return oracle(loss, params) | {"radius": radius}
+
+
+def nothing(**_):
+    return {}
+
+
+# What `update` takes beside the gradients.
+EXTRA = {
+    "adahessian": signs,
+    "sophia_h": signs,
+    "sophia_g": sampled,
+    "sam": oracle,
+    "asam": oracle,
+    "tram": functools.partial(distance, "forward"),
+    "tram adaptive": functools.partial(distance, "symmetric"),
+}
+# ASAM's authors leave biases unscaled. The code for transformers has no rule for convolutions.
+ASAM = {name: name in ("kernel", "out") for name in NAMES}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_trajectory(name):
+    """Names of optimizers, with what tells two entries of one apart after a space."""
+    entry, short = ENTRIES[name], name.split()[0]
+    options = entry["options"] | ({"adaptive": ASAM} if name == "asam" else {})
+    tx = getattr(optim, "sam" if short == "asam" else short)(**options)
+    extra = EXTRA.get(name, EXTRA.get(short, nothing))
+    moving = entry["params"]["2"].keys()
+
+    with jax.enable_x64(True):
+        data = {
+            k: {n: jnp.asarray(np.asarray(x)) for n, x in v.items()}
+            if isinstance(v, dict)
+            else jnp.asarray(np.asarray(v))
+            for k, v in NETWORK.items()
+        }
+        held = {n: x for n, x in data["start"].items() if n not in moving}
+        params = {n: x for n, x in data["start"].items() if n in moving}
+
+        def step(carry, t):
+            params, before, state = carry
+            x, y = data["inputs"][t], data["labels"][t]
+            loss = lambda p: cross_entropy(p | held, x, y)  # noqa: E731
+            more = extra(t=t, loss=loss, params=params, before=before, data=data)
+            updates, state = tx.update(jax.grad(loss)(params), state, params, **more)
+            new = optax.apply_updates(params, updates)
+            return (new, params, state), new
+
+        run = jax.jit(lambda carry: jax.lax.scan(step, carry, jnp.arange(10))[1])
+        got = run((params, params, tx.init(params)))
+        for t, wanted in entry["params"].items():
+            for n, want in wanted.items():
+                np.testing.assert_allclose(got[n][int(t) - 1], want, rtol=1e-10, err_msg=f"{n} {t}")
