@@ -85,7 +85,8 @@ class GrassmannHead(nnx.Module):
       ValueError: for sizes that do not fit, or an input of another shape or dtype.
 
     Source: Get the Best of Both Worlds: Improving Accuracy and Transferability by Grassmann Class
-    Representation, arXiv 2308.01547, Eq. 5 and section 4; `gcr/grassmann_head.py` of innerlee/GCR.
+    Representation, arXiv 2308.01547, Eq. 5 and section 4; logits and gradients agree with
+    `gcr/grassmann_head.py` of innerlee/GCR.
 
     >>> head = GrassmannHead(6, 3, rank=2, rngs=nnx.Rngs(0))
     >>> head(jnp.ones((4, 6))).shape

@@ -97,9 +97,9 @@ def grassmann_sgd(
         more columns than rows, or on an update without `params`.
 
     Source: Get the Best of Both Worlds: Improving Accuracy and Transferability by Grassmann Class
-    Representation, arXiv 2308.01547, Algorithm 1; `gcr/rsgd.py` of innerlee/GCR, which
-    re-orthonormalizes every fifth step with the signs of LAPACK, so that a column may flip and its
-    momentum not.
+    Representation, arXiv 2308.01547, Algorithm 1; `gcr/rsgd.py` of innerlee/GCR, whose steps are
+    those of `transport=False`, but that it re-orthonormalizes at every fifth with the signs of
+    LAPACK, so that a column may flip and its momentum not.
 
     >>> tx, basis = grassmann_sgd(jnp.pi / 2, momentum=0.0), jnp.array([[1.0], [0.0]])
     >>> updates, _ = tx.update(jnp.array([[5.0], [-1.0]]), tx.init(basis), basis)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from authors_code import compare, recorded
 from flax import nnx
 
 from papyrax.layers import FixedCosineHead, GrassmannHead
@@ -39,3 +40,15 @@ def test_logits_of_subspaces():
     # A subspace of all dimensions holds everything.
     full = GrassmannHead(6, 2, rank=6, scale=4.0, rngs=nnx.Rngs(0))
     np.testing.assert_allclose(full(x), np.full((7, 2), 4.0), rtol=1e-5)
+
+
+def test_authors_subspaces():
+    entry = recorded("heads", "layers")["grassmann_head"]
+
+    def logits(x, subspaces):
+        like = {"param_dtype": jnp.float64, "rngs": nnx.Rngs(0), **entry["static"]}
+        head = GrassmannHead(5, 3, rank=2, **like)
+        head.subspaces[...] = subspaces
+        return head(x)
+
+    compare(entry, logits)

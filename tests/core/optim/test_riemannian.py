@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from authors_code import recorded
 
 from papyrax.optim import grassmann_sgd
 
@@ -56,6 +57,38 @@ def test_steps(transport, retraction):
             np.testing.assert_allclose(got["head"][k], want, atol=1e-12)
             np.testing.assert_allclose(want.T @ want, np.eye(2), atol=1e-12)
         np.testing.assert_allclose(got["bias"], run(sgd, jnp.ones(4), bias), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["released", "momentum"])
+def test_authors(name):
+    """Losses and subspaces over twelve steps of the authors' head, in float64.
+
+    Their code orthonormalizes the bases at every fifth step with whatever signs LAPACK gives.
+    Without momentum that changes no subspace. With it the columns flip and the momentum does not,
+    so that their run is one without the decomposition.
+    """
+    entries = recorded("grassmann", "optim")
+    shared, entry = entries["released"], entries[name]
+    with jax.enable_x64(True):
+        x, labels, bases = (jnp.asarray(np.array(shared[k])) for k in ("x", "labels", "bases"))
+        unit = x / jnp.linalg.norm(x, axis=1, keepdims=True)
+        tx = grassmann_sgd(**entry["static"])
+
+        def loss(bases):
+            parts = jnp.einsum("bd,kdr->bkr", unit, bases)
+            logits = shared["scale"] * jnp.linalg.norm(parts, axis=-1)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        def step(carry, _):
+            value, grad = jax.value_and_grad(loss)(carry[0])
+            updates, state = tx.update(grad, carry[1], carry[0])
+            return (optax.apply_updates(carry[0], updates), state), value
+
+        walk = jax.jit(lambda b: jax.lax.scan(step, (b, tx.init(b)), length=12))
+        (got, _), values = walk(bases)
+        np.testing.assert_allclose(values, entry["losses"], rtol=1e-10)
+        projectors = got @ jnp.swapaxes(got, 1, 2)
+        np.testing.assert_allclose(projectors, entry["projectors"], rtol=1e-10, atol=1e-12)
 
 
 def test_it_finds_the_leading_eigenvectors():
