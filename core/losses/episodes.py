@@ -16,7 +16,11 @@ from ..numerics import (
     upcast,
 )
 from ._shared import is_label, pick
-from .similarity import pairwise_euclidean, pairwise_squared_euclidean
+from .similarity import pairwise_squared_euclidean
+
+
+def _distances(x: Array, y: Array) -> Array:
+    return jnp.sqrt(pairwise_squared_euclidean(x, y) + 1e-6)
 
 
 def _share(values: Array, where: Array, epsilon: float) -> tuple[Array, Array]:
@@ -25,8 +29,8 @@ def _share(values: Array, where: Array, epsilon: float) -> tuple[Array, Array]:
     return jnp.sum(jnp.where(where, values, 0), -1) / (count + epsilon), count > 0
 
 
-def _mean(values: Array, where: Array) -> Array:
-    return jnp.sum(jnp.where(where, values, 0)) / jnp.maximum(jnp.sum(where), 1)
+def _mean(values: Array, where: Array, epsilon: float) -> Array:
+    return jnp.sum(jnp.where(where, values, 0)) / (jnp.sum(where) + epsilon)
 
 
 def icnn_loss(
@@ -44,6 +48,7 @@ def icnn_loss(
 
     - `same = 1 - mean_i mean_{n of i's class} r_in`, with `r_in` the distance relative to that of
       the nearest example of another class, divided by the largest of the row if that is above one;
+      zero where no neighbour is of the example's class;
     - `different = mean_i mean_{n of another class} d_in / max d`, one where there are none;
     - `purity`, the share of neighbours of the example's class.
 
@@ -63,9 +68,10 @@ def icnn_loss(
     Raises:
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
-    Source: SuSana Distancia is all you need, arXiv 2305.09062, the ICNN loss, as in the first
-    author's code (`get_icnn_loss`). In a batch with fewer than `k + 2` examples the code sets the
-    purity to one; here it is measured.
+    Source: SuSana Distancia is all you need, arXiv 2305.09062, the ICNN loss;
+    `algorithms/icnn_loss.py` of maumruiz/FSL-Loss, the first author's, agrees in values and
+    gradients. In a batch of at most `k + 2` examples the code sets the purity to one, and `same`
+    where nobody has a neighbour of its class; here both are measured.
 
     >>> x = jnp.array([[0.0, 0.0], [0.0, 1.0], [4.0, 0.0], [4.0, 1.0]])
     >>> np.asarray(icnn_loss(x, jnp.array([0, 0, 1, 1]), neighbors=1), float).round(3)
@@ -86,7 +92,7 @@ def icnn_loss(
         return restore(0 * jnp.sum(x, -1), embeddings)
     k = min(neighbors, max(batch - 2, 1))
     wide = min(max(neighbors + 1 if reach is None else reach, k), batch - 1)
-    distances = jnp.sqrt(pairwise_squared_euclidean(x, x) + 1e-6)
+    distances = _distances(x, x)
     own = jnp.eye(batch, dtype=bool)
     order = jnp.argsort(jnp.where(own, jnp.inf, jax.lax.stop_gradient(distances)), -1)[:, :wide]
     d = jnp.take_along_axis(distances, order, -1)
@@ -97,10 +103,10 @@ def icnn_loss(
     ratio = jnp.where(bounded, d / (jnp.where(bounded, bound, 1) + epsilon), 0)
     ratio = ratio / jnp.maximum(1, jnp.max(ratio, -1, keepdims=True))
     spread, has_same = _share(ratio, ~other, epsilon)
-    same = jnp.where(jnp.any(has_same), 1 - _mean(spread, has_same), 0)
+    same = jnp.where(jnp.any(has_same), 1 - _mean(spread, has_same, epsilon), 0)
     largest = jnp.max(jnp.where(other, d, 0))
     apart, has_other = _share(d / (largest + epsilon), other, epsilon)
-    different = jnp.where(jnp.any(has_other), _mean(apart, has_other), 1)
+    different = jnp.where(jnp.any(has_other), _mean(apart, has_other, epsilon), 1)
     purity = jnp.mean(~other, dtype=x.dtype)
     score = ((same + different) / 2 + purity) / 2
     loss = -jnp.log(jnp.maximum(score, epsilon))
@@ -112,11 +118,11 @@ def prototype_triplet_loss(
     labels: Int[Array, "batch"],
     prototypes: Float[Array, "classes features"],
     *,
-    margin: float = 1.0,
+    margin: float = 0.5,
 ) -> Float[Array, "batch"]:
     """Proto-Triplet loss: closer to the own prototype than to any other, by a margin.
 
-    `[d(x, c_y) - min_{k != y} d(x, c_k) + margin]_+` with Euclidean distances.
+    `[d(x, c_y) - min_{k != y} d(x, c_k) + margin]_+` with `d(x, c) = sqrt(|x - c|^2 + 1e-6)`.
 
     Args:
       queries: the examples [batch, features].
@@ -130,13 +136,15 @@ def prototype_triplet_loss(
     Raises:
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
-    Source: SuSana Distancia is all you need, arXiv 2305.09062, the Proto-Triplet loss, from the
-    abstract's description: the margin and the choice of the nearest other prototype are ours.
+    Source: SuSana Distancia is all you need, arXiv 2305.09062, the Proto-Triplet loss;
+    `algorithms/icnn_loss.py` of maumruiz/FSL-Loss, the first author's, agrees in values and
+    gradients.
 
     >>> x = jnp.array([[0.0, 1.0], [3.0, 0.0]])
     >>> prototypes = jnp.array([[0.0, 0.0], [3.0, 1.0]])
-    >>> prototype_triplet_loss(x, jnp.array([0, 0]), prototypes).tolist()
-    [0.0, 3.0]
+    >>> loss = prototype_triplet_loss(x, jnp.array([0, 0]), prototypes)
+    >>> np.asarray(loss, float).round(3)
+    array([0. , 2.5])
     """
     check_floating(queries=queries, prototypes=prototypes)
     check_rank("queries", queries, 2)
@@ -148,7 +156,7 @@ def prototype_triplet_loss(
     check_shape("labels", labels, jnp.shape(queries)[:1], "[batch], one a query")
     check_range("margin", margin, 0)
     x, c = upcast(queries, prototypes)
-    distances = pairwise_euclidean(x, c)
+    distances = _distances(x, c)
     y = jnp.asarray(labels)
     nearest = jnp.min(jnp.where(is_label(y, classes), jnp.inf, distances), -1)
     return restore(jax.nn.relu(pick(distances, y) - nearest + margin), queries, prototypes)

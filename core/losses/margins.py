@@ -289,7 +289,8 @@ def unified_negative_pair_loss(
 
     Source: Unified Negative Pair Generation toward Well-discriminative Feature Space for Face
     Recognition, arXiv 2203.11593, the unified loss; `recognition/models/build.py` of
-    Jung-Jun-Uk/UNPG agrees, on one device (it takes the pairs of each device alone).
+    Jung-Jun-Uk/UNPG agrees in values and gradients, on one device (it takes the pairs of each
+    device alone).
 
     >>> x = jnp.array([[1.0, 0.0], [0.6, 0.8]])
     >>> loss = unified_negative_pair_loss(x, jnp.array([0, 1]), jnp.eye(2), margin=0.0, scale=2.0)

@@ -54,7 +54,7 @@ def spatial_alignment_loss(
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
     Source: Focus on Local: Finding Reliable Discriminative Regions for Visual Place Recognition,
-    arXiv 2504.09881; `aggregators/FoL.py` of chenshunpeng/FoL agrees.
+    arXiv 2504.09881; `aggregators/FoL.py` of chenshunpeng/FoL agrees in values and gradients.
 
     >>> x = jnp.array([0.0, 1.0, 2.0])
     >>> print(f"{spatial_alignment_loss(x, 2 * x, outliers=0):.4f}")
@@ -221,7 +221,8 @@ def reliable_matches(
 
     Source: Focus on Local: Finding Reliable Discriminative Regions for Visual Place Recognition,
     arXiv 2504.09881; `get_weak_supervision_triplets` in `loss.py` of chenshunpeng/FoL, which
-    skips the first patch that qualifies and drops every match with an only candidate.
+    skips the first patch of the region and drops matches with an only candidate or whose next one
+    has a negative cosine; the other matches agree.
 
     >>> matches = reliable_matches(jnp.eye(3), jnp.eye(3), most=2)
     >>> matches.is_match.tolist()

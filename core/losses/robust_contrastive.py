@@ -128,10 +128,11 @@ def isogclr_loss(
     """iSogCLR: a global contrastive loss from small batches, with a temperature for each example.
 
     With the cosines `s_ij` of anchor `i` and the other examples' views of the batch:
-    `u_i <- (1 - g) u_i + g mean_j exp(s_ij / t_i)`, the loss
-    `mean_j sg(exp(s_ij / t_i) / u_i) s_ij - s_i+`, and the step of the temperature along
-    `log u_i + rho - mean_j (exp(s_ij / t_i) / u_i) s_ij / t_i` with momentum. Each example is an
-    anchor by both views; `u`, the temperature's gradient and the loss are means of the two.
+    `v_i = (1 - g) u_i + g mean_j exp(s_ij / t_i)`, the loss
+    `mean_j sg(exp(s_ij / t_i) / v_i) s_ij - s_i+`, and the step of the temperature along
+    `log v_i + rho - mean_j (exp(s_ij / t_i) / v_i) s_ij / t_i` with momentum. Each example is an
+    anchor by both views: the loss, the temperature's gradient and the new `u`, that of `v`, are
+    means of the two.
 
     Args:
       state: from `isogclr_init` or the step before.
@@ -156,8 +157,11 @@ def isogclr_loss(
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
     Source: Not All Semantics are Created Equal, arXiv 2305.11965, Algorithm 1, with the raw
-    similarities, defaults and averaging over both views of `iSogCLR_Loss` in
-    Optimization-AI/LibAUC. In logarithms here, so that no temperature overflows.
+    similarities and the two views of `SogCLR_DRO_Loss` in `unimodal_exps/losses.py` of
+    zhqiu/contrastive-learning-iSogCLR and of `GCLoss_v1` in Optimization-AI/LibAUC, whose defaults
+    these are: twice this loss, its gradients and the state agree with both over several steps. The
+    first clips the gradient of the temperature at 3, the second begins a batch anew only if all of
+    it is seen first. In logarithms here, so that no temperature overflows.
 
     >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
     >>> loss, state = isogclr_loss(isogclr_init(5), x, x, jnp.array([0, 3]))
@@ -183,21 +187,22 @@ def isogclr_loss(
     count = jnp.maximum(pairs.count(negative), 1)
     fixed = pairs.constant()
     log_g = fixed.log_sum_exp(lambda b, c: c * b.values, negative, scale) - jnp.log(count)
-    log_g = jnp.where(log_g > -jnp.inf, log_g, 0)  # a batch of one has no negatives
-    fresh = jnp.logaddexp(*log_g.reshape(2, -1)) - jnp.log(2.0).astype(pairs.dtype)
+    # [2, batch]; a batch of one has no negatives.
+    fresh = jnp.where(log_g > -jnp.inf, log_g, 0).reshape(2, -1)
     old = jnp.log1p(-jnp.asarray(averaging, pairs.dtype)) + log_u
     mixed = jnp.logaddexp(old, jnp.log(jnp.asarray(averaging, pairs.dtype)) + fresh)
-    log_u = jnp.where((log_u <= _NEVER) | (averaging == 1), fresh, mixed)
+    estimates = jnp.where((log_u <= _NEVER) | (averaging == 1), fresh, mixed)
+    log_u = jnp.logaddexp(*estimates) - jnp.log(2.0).astype(pairs.dtype)
 
     def weighted(b: Any, c: Array, u: Array) -> Array:
         exponent = jnp.where(b.negative, c * stop(b.values) - u, 0)
         return jnp.where(b.negative, jnp.exp(exponent) * b.values, 0)
 
-    pushed = pairs.total(weighted, scale, jnp.concatenate([log_u, log_u])) / count
+    pushed = pairs.total(weighted, scale, estimates.reshape(-1)) / count
     pulled = pairs.total(lambda b: jnp.where(b.positive, b.values, 0))
     loss = (pushed - pulled).reshape(2, -1).mean(0)
 
-    slope = log_u + rho - stop(pushed).reshape(2, -1).mean(0) / t
+    slope = estimates.mean(0) + rho - stop(pushed).reshape(2, -1).mean(0) / t
     velocity = (1 - momentum) * velocity + momentum * slope
     moved = jnp.clip(t - learning_rate * velocity, low, high)
     new = (stop(moved), log_u, velocity)

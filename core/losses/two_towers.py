@@ -97,7 +97,7 @@ def cross_modal_alignment_loss(
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
     Source: Enhanced OoD Detection through Cross-Modal Alignment of Multi-Modal Representations,
-    arXiv 2503.18817; `utils/train_utils.py` of ma-kjh/CMA-OoDD agrees.
+    arXiv 2503.18817; `utils/train_utils.py` of ma-kjh/CMA-OoDD agrees in values and gradients.
 
     >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
     >>> loss = cross_modal_alignment_loss(x, x, temperature=0.5, energy_weight=0.1)
@@ -227,7 +227,7 @@ def decoupled_softmax_loss(
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
     Source: Dual-Encoders for Extreme Multi-Label Classification, arXiv 2310.10636, the decoupled
-    softmax; `losses.py` of nilesh2797/DEXML agrees.
+    softmax; `losses.py` of nilesh2797/DEXML agrees in values and gradients.
 
     >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
     >>> loss = decoupled_softmax_loss(x, x, jnp.array([0, 1]), jnp.array([0, 1]), temperature=0.5)

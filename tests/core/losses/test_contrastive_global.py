@@ -84,9 +84,8 @@ def objective(x, y, t, rho):
     tt = jnp.concatenate([t, t])
     terms = jnp.where(same, 0, jnp.exp(jnp.where(same, 0, s / tt[:, None])))
     mean = jnp.sum(terms, 1) / (2 * len(x) - 2)
-    mean = mean.reshape(2, -1).mean(0)  # one average an example, over both of its views
     near = jnp.sum(s[: len(x), len(x) :] * jnp.eye(len(x)), 1)
-    return t * jnp.log(mean) + t * rho - near
+    return t * jnp.log(mean).reshape(2, -1).mean(0) + t * rho - near
 
 
 def test_isogclr_step_is_the_gradient_of_the_objective(views):
