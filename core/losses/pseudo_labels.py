@@ -115,6 +115,7 @@ def pseudo_label_bank_update(
     index: Int[Array, "batch"],
     *,
     momentum: float = 1.0,
+    is_nearest: bool = True,
 ) -> PseudoLabelBank:
     """The bank after a step: new embeddings of a batch, and for each the nearest centroid's label.
 
@@ -125,6 +126,8 @@ def pseudo_label_bank_update(
       keys: embeddings of the batch, constants for the gradient [batch, features].
       index: the number of each example in the training set, no two alike [batch].
       momentum: `m`, the weight of the new embedding.
+      is_nearest: False takes the centroid of the largest inner product, whatever its length, as the
+        released code does.
 
     Returns:
       The new `PseudoLabelBank`.
@@ -134,7 +137,7 @@ def pseudo_label_bank_update(
 
     Source: Delving into Inter-Image Invariance for Unsupervised Visual Representations, arXiv
     2008.11702, online pseudo-labels; `update_samples_memory` in `interclr_memory.py` of
-    open-mmlab/mmselfsup takes the centroid of the largest inner product, whatever its length.
+    open-mmlab/mmselfsup for `is_nearest=False`.
 
     >>> bank = pseudo_label_bank_init(jnp.eye(2), jnp.array([0, 1]), clusters=2)
     >>> pseudo_label_bank_update(bank, jnp.array([[0.1, 0.9]]), jnp.array([0])).labels.tolist()
@@ -149,7 +152,10 @@ def pseudo_label_bank_update(
     x = bank.embeddings
     new = safe_normalize(jax.lax.stop_gradient(keys).astype(x.dtype))
     new = safe_normalize((1 - momentum) * x[index] + momentum * new)
-    nearest = jnp.argmin(pairwise_squared_euclidean(new, bank.centroids), 1)
+    if is_nearest:
+        nearest = jnp.argmin(pairwise_squared_euclidean(new, bank.centroids), 1)
+    else:
+        nearest = jnp.argmax(pairwise_dot(new, bank.centroids), 1)
     return bank._replace(
         embeddings=x.at[index].set(new),
         labels=bank.labels.at[index].set(nearest.astype(bank.labels.dtype)),

@@ -48,7 +48,7 @@ def symmetric_info_nce_loss(
 
     Source: Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020,
     Figure 3; with label smoothing, Sample4Geo, arXiv 2303.11851 (`sample4geo/loss.py` of
-    Skyy93/Sample4Geo agrees).
+    Skyy93/Sample4Geo agrees, values and gradients).
 
     >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
     >>> np.asarray(symmetric_info_nce_loss(x, x, temperature=0.5), float).round(3)

@@ -241,7 +241,12 @@ def label_propensities(
 
 
 def propensity_scored_precision_at_k(
-    scores: Scores, targets: Targets, propensities: Float[Array, "items"], *, k: int = 1
+    scores: Scores,
+    targets: Targets,
+    propensities: Float[Array, "items"],
+    *,
+    k: int = 1,
+    is_normalized: bool = True,
 ) -> PerQuery:
     """Precision at k in which rare labels count more, over the best that is possible.
 
@@ -252,17 +257,21 @@ def propensity_scored_precision_at_k(
       targets: above zero where relevant [queries, items].
       propensities: the `p` of each item, see `label_propensities` [items].
       k: the depth.
+      is_normalized: False returns `sum_{r <= k} rel_r / p_r / k` alone.
 
     Returns:
-      One value a query [queries], in float32. The usual PSP@k of a data set is the ratio of the
-      sums over its queries, not the mean of these ratios.
+      One value a query [queries], in float32. The usual PSP@k of a data set is a ratio of sums over
+      its queries, not the mean of ratios: with `is_normalized=False`, the sum for `scores` over
+      that for the best scores, `targets / propensities`.
 
     Raises:
       ValueError: if the shapes do not fit or `k` is not from 1 to the number of items.
 
     Source: Extreme Multi-label Loss Functions for Recommendation, Tagging, Ranking & Other Missing
     Label Applications (Jain, Prabhu, Varma, KDD 2016), Section 4; PSP@k of the Extreme
-    Classification Repository.
+    Classification Repository, and the ratio of sums that of `xclib/evaluation/xc_metrics.py` of
+    kunaldahiya/pyxclib. In the same way `ndcg_at_k` of `targets / propensities` is the
+    propensity-scored nDCG of each query.
 
     >>> scores, p = jnp.array([[3.0, 2.0, 1.0]]), jnp.array([1.0, 1.0, 0.5])
     >>> propensity_scored_precision_at_k(scores, jnp.array([[1, 0, 1]]), p, k=1).tolist()
@@ -272,6 +281,8 @@ def propensity_scored_precision_at_k(
     check_floating(propensities=propensities)
     check_shape("propensities", propensities, scores.shape[1:], "[items], as scores")
     gains = jnp.where(targets > 0, 1 / upcast(propensities).astype(jnp.float32), 0)
-    best = jnp.sum(jax.lax.top_k(gains, k)[0], -1)
     got = jnp.sum(_best(scores, gains, k), -1)
+    if not is_normalized:
+        return got / k
+    best = jnp.sum(jax.lax.top_k(gains, k)[0], -1)
     return jnp.where(best > 0, got / jnp.where(best > 0, best, 1), 0)

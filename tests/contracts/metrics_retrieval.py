@@ -82,6 +82,16 @@ CASES = [
         bad=(*BAD_SCORES, *BAD_K, Bad("propensities", {"propensities": np.ones(2)})),
     ),
     Case(
+        "papyrax.metrics.propensity_scored_precision_at_k",
+        lambda rng: {**scored(rng), "propensities": rng.uniform(0.2, 1, ITEMS)},
+        ("scores",),
+        rows_in=("scores", "targets"),
+        static={"k": 2, "is_normalized": False},
+        label="not normalized",
+        differentiable=False,
+        keeps_dtype=False,
+    ),
+    Case(
         "papyrax.metrics.label_propensities",
         lambda rng: {"counts": rng.integers(0, 100, ITEMS).astype(np.int32)},
         static={"examples": 1000},
