@@ -137,3 +137,24 @@ def test_isogclr(variant):
             got = state._asdict() | {"mean": jnp.exp(state.log_mean)}
             for name, values in want["state"].items():
                 np.testing.assert_allclose(got[name], values, rtol=1e-10, atol=1e-14, err_msg=name)
+
+
+def test_energy_confusion():
+    """The logarithm over drawn pairs, those of one class and the others each weighted to one."""
+    entry = ENTRIES["energy_confusion_loss"]
+    labels = np.array(entry["labels"])
+    drawn = np.zeros((len(labels), len(labels)), bool)
+    drawn[tuple(np.transpose(entry["pairs"]))] = True
+    same = labels[:, None] == labels[None]
+    every = np.triu(np.ones_like(same), 1)
+
+    def logarithm(embeddings):
+        energy = 0.0
+        for kind in (same, ~same):
+            masks = losses.PairMasks(np.zeros_like(drawn), drawn & kind)
+            mean = losses.energy_confusion_loss(embeddings, masks, logarithm=False)[0]
+            # They halve the squared distance and divide by the number of all pairs of the kind.
+            energy += mean / 2 * (drawn & kind).sum() / (every & kind).sum()
+        return jnp.log(energy)
+
+    compare(entry, logarithm)
