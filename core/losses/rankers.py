@@ -54,7 +54,8 @@ def adversarial_retriever_loss(
 
     Source: Adversarial Retriever-Ranker for dense text retrieval, arXiv 2110.03611, Section 3; the
     released code is `AR2/wiki/co_training_wiki_train.py` of microsoft/AR2, which agrees in values
-    and gradients but for 1e-7 added within its logarithms. The ranker's side is cross-entropy with the positive as its class.
+    and gradients but for 1e-7 added within its logarithms. The ranker's side is cross-entropy with
+    the positive as its class.
 
     >>> scores = jnp.zeros((1, 2))
     >>> loss = adversarial_retriever_loss(scores, scores, adversarial_weight=0.25)
