@@ -3,7 +3,7 @@
 An entry of `authors_optimizers.json` has the parameters after 2 and after 10 steps. Both sides were
 given the same start, batches, random signs and sampled labels; gradients and products with the
 Hessian are each side's own. Of TRAM's code one line is changed: its step uphill is multiplied by
-the gradient, as in the paper.
+the gradient, as in the paper. SAF has its values and gradients over six epochs.
 """
 
 import functools
@@ -62,6 +62,38 @@ def nothing(**_):
     return {}
 
 
+# ASAM's authors leave biases unscaled. The code for transformers has no rule for convolutions.
+ASAM = {name: name in ("kernel", "out") for name in NAMES}
+
+
+def udim(learning_rate, momentum, rho, step_size, weight):
+    """The direction of UDIM, and gradient descent with momentum."""
+    sgd = optax.sgd(learning_rate, momentum)
+    ascend = optim.scale_by_sam(rho)
+
+    def hidden(p, x):
+        return jnp.tanh(jnp.einsum("nhwi,hwio->no", x, p["kernel"]) + p["bias"])
+
+    def inconsistency(p, x, perturbed, labels):
+        h, far = hidden(p, x), hidden(p, perturbed)
+        return optim.udim_inconsistency(h, forward(p, x), far, forward(p, perturbed), labels)
+
+    def update(grads, state, p, x, y, oracle):
+        perturbed = optim.udim_perturb(
+            cross_entropy, p, x, y, rho=rho, step_size=step_size, over="batch"
+        )
+        flat, _ = ascend.update(grads, optax.EmptyState(), p, oracle=oracle)
+        inner = jax.grad(inconsistency)(p, x, perturbed, y)
+        total = jax.tree.map(lambda a, b: a + weight * b, flat, inner)
+        return sgd.update(total, state, p)
+
+    return optax.GradientTransformationExtraArgs(sgd.init, update)
+
+
+def batch(t, loss, params, data, **_):
+    return {"x": data["inputs"][t], "y": data["labels"][t]} | oracle(loss, params)
+
+
 # What `update` takes beside the gradients.
 EXTRA = {
     "adahessian": signs,
@@ -69,11 +101,10 @@ EXTRA = {
     "sophia_g": sampled,
     "sam": oracle,
     "asam": oracle,
+    "udim": batch,
     "tram": functools.partial(distance, "forward"),
     "tram adaptive": functools.partial(distance, "symmetric"),
 }
-# ASAM's authors leave biases unscaled. The code for transformers has no rule for convolutions.
-ASAM = {name: name in ("kernel", "out") for name in NAMES}
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -81,7 +112,8 @@ def test_trajectory(name):
     """Names of optimizers, with what tells two entries of one apart after a space."""
     entry, short = ENTRIES[name], name.split()[0]
     options = entry["options"] | ({"adaptive": ASAM} if name == "asam" else {})
-    tx = getattr(optim, "sam" if short == "asam" else short)(**options)
+    factory = udim if name == "udim" else getattr(optim, "sam" if short == "asam" else short)
+    tx = factory(**options)
     extra = EXTRA.get(name, EXTRA.get(short, nothing))
     moving = entry["params"]["2"].keys()
 
@@ -109,3 +141,28 @@ def test_trajectory(name):
         for t, wanted in entry["params"].items():
             for n, want in wanted.items():
                 np.testing.assert_allclose(got[n][int(t) - 1], want, rtol=1e-10, err_msg=f"{n} {t}")
+
+
+def test_saf():
+    """Values and gradients of batches in shuffled order, against outputs of two epochs before."""
+    entry = RECORDED["saf"]
+    with jax.enable_x64(True):
+        logits = np.asarray(entry["logits"])
+        state = optim.saf_init(6, 3, lag=entry["lag"], dtype=jnp.float64)
+
+        @jax.jit
+        def both(state, x, index, epoch):
+            def mean(x):
+                values, new = optim.saf_loss(state, x, index, epoch, **entry["options"])
+                return values.mean(), new
+
+            return jax.value_and_grad(mean, has_aux=True)(x)
+
+        for call in entry["calls"]:
+            index = np.asarray(call["index"])
+            (value, state), gradient = both(
+                state, jnp.asarray(logits[call["epoch"], index]), index, call["epoch"]
+            )
+            if "value" in call:
+                np.testing.assert_allclose(value, call["value"], rtol=1e-10)
+                np.testing.assert_allclose(gradient, call["gradient"], rtol=1e-10, atol=1e-14)
