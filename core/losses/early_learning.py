@@ -32,20 +32,24 @@ class LearningCurve(NamedTuple):
     time: Float[Array, ""]
 
 
-def _check_curve(values: Array, where: Array | None) -> tuple[Array, Array]:
-    check_floating(values=values)
-    check_rank("values", values, 1)
-    check(jnp.shape(values)[0] > 0, "values", "got none, takes one or more")
-    y = upcast(values)
+def _check_where(where: Array | None, shape: tuple[int, ...], meaning: str) -> Array:
     if where is None:
-        return y, jnp.ones(y.shape, bool)
+        return jnp.ones(shape, bool)
     check(
         jnp.result_type(where) == jnp.bool_,
         "where",
         f"got dtype {jnp.result_type(where)}, takes booleans",
     )
-    check_shape("where", where, y.shape, "[epochs], as values")
-    return y, jnp.asarray(where)
+    check_shape("where", where, shape, meaning)
+    return jnp.asarray(where)
+
+
+def _check_curve(values: Array, where: Array | None) -> tuple[Array, Array]:
+    check_floating(values=values)
+    check_rank("values", values, 1)
+    check(jnp.shape(values)[0] > 0, "values", "got none, takes one or more")
+    y = upcast(values)
+    return y, _check_where(where, y.shape, "[epochs], as values")
 
 
 def fit_learning_curve(
@@ -71,7 +75,8 @@ def fit_learning_curve(
 
     Source: Adaptive Early-Learning Correction for Segmentation from Noisy Annotations, arXiv
     2110.03740, the IoU curve; `label_correction.py` of Kangningthu/ADELE, which fits by a local
-    method.
+    method, and to times of which the last is `len(values)`, where it is `len(values) - 1` here.
+    For values `h` epochs apart the time in epochs is `h^b` times as long.
 
     >>> t = jnp.arange(10.0)
     >>> curve = fit_learning_curve(0.8 * (1 - jnp.exp(-(t**0.5) / 2)))
@@ -131,7 +136,8 @@ def learning_slowdown(
       ValueError: if a shape or dtype is wrong.
 
     Source: Adaptive Early-Learning Correction for Segmentation from Noisy Annotations, arXiv
-    2110.03740, the criterion; `label_correction.py` of Kangningthu/ADELE.
+    2110.03740, the criterion; agrees with `label_correction.py` of Kangningthu/ADELE on the epoch
+    of correction, where the same times are given.
 
     >>> t = jnp.arange(6.0)
     >>> slowdown = learning_slowdown(0.9 * (1 - jnp.exp(-t)))
@@ -176,8 +182,8 @@ def correct_labels(
       ValueError: if the shapes do not fit, a dtype is wrong or a threshold out of [0, 1].
 
     Source: Adaptive Early-Learning Correction for Segmentation from Noisy Annotations, arXiv
-    2110.03740, label correction; `label_correction.py` of Kangningthu/ADELE, where images without a
-    label of a class that has ended stay as they are.
+    2110.03740, label correction; agrees with `label_correction.py` of Kangningthu/ADELE, where
+    images without a label of a class that has ended stay as they are.
 
     >>> p = jnp.array([[[0.05, 0.95], [0.3, 0.7]]])
     >>> correct_labels(jnp.array([[0, 1]]), p, jnp.array([False, True])).tolist()
@@ -222,6 +228,7 @@ def multiscale_consistency_loss(
     *,
     threshold: float = 0.8,
     clip: float = 0.0,
+    where: Bool[Array, "batch ..."] | None = None,
 ) -> Float[Array, "batch ..."]:
     """How far the predictions at several scales are from their mixture.
 
@@ -236,6 +243,8 @@ def multiscale_consistency_loss(
         (rho).
       clip: keep the mixture that far from zero and one; the released code does by 1e-3, with which
         the loss of scales that agree is not zero but below. Zero by default.
+      where: which pixels are part of the image [batch, ...]; what a random crop has beside it has
+        loss zero and makes no image sure. All by default.
 
     Returns:
       One loss a pixel [batch, ...].
@@ -244,7 +253,8 @@ def multiscale_consistency_loss(
       ValueError: if the shapes do not fit, a dtype is wrong or a hyper-parameter out of range.
 
     Source: Adaptive Early-Learning Correction for Segmentation from Noisy Annotations, arXiv
-    2110.03740, multiscale consistency; `JSD_loss.py` of Kangningthu/ADELE.
+    2110.03740, multiscale consistency; values and gradients agree with `JSD_loss.py` of
+    Kangningthu/ADELE with `clip=1e-3`.
 
     >>> z = jnp.log(jnp.array([[[0.9, 0.1]], [[0.9, 0.1]]]))
     >>> float(jnp.abs(multiscale_consistency_loss(z)[0])) < 1e-6
@@ -270,6 +280,8 @@ def multiscale_consistency_loss(
         log_q = jnp.where(inside, log_q, bound)
         q = jnp.clip(q, clip, 1 - clip)
     loss = jnp.sum(jnp.exp(log_p) * (log_p - log_q), (0, -1))
-    sure = jnp.max(jax.lax.stop_gradient(q), tuple(range(1, q.ndim))) >= threshold
-    loss = jnp.where(sure.reshape(-1, *[1] * (loss.ndim - 1)), loss, 0)
+    there = _check_where(where, loss.shape, "[batch, ...], as logits")
+    top = jnp.where(there, jnp.max(jax.lax.stop_gradient(q), -1), 0)
+    sure = jnp.max(top, tuple(range(1, loss.ndim)), keepdims=True) >= threshold
+    loss = jnp.where(sure & there, loss, 0)
     return restore(loss, logits)

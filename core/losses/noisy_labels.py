@@ -51,8 +51,8 @@ def elr_regularizer(
 
     Source: Early-Learning Regularization Prevents Memorization of Noisy Labels, arXiv 2007.00151,
     Eq. 6; ELR+ adds it, with targets of the other network that are mixed as the inputs are and with
-    a weight that ramps up, to cross-entropy to the mixed labels (`ELR_plus/model/loss.py` of
-    shengliu66/ELR).
+    a weight that ramps up, to cross-entropy to the mixed labels; so added it agrees with
+    `ELR_plus/model/loss.py` of shengliu66/ELR.
 
     >>> value = elr_regularizer(jnp.zeros((1, 2)), jnp.array([[1.0, 0.0]]))
     >>> np.asarray(value, float).round(3)
@@ -188,7 +188,7 @@ def nested_dropout(
       ValueError: if `features` has a wrong dtype or no axis or `std` is not positive.
 
     Source: Compressing Features for Learning with Noisy Labels, arXiv 2206.13140, nested dropout;
-    `nested/train_resnet.py` of yingyichen-cyy/Nested-Co-teaching.
+    the distribution is that of `nested/train_resnet.py` of yingyichen-cyy/Nested-Co-teaching.
 
     >>> nested_dropout(jax.random.key(0), jnp.ones(4), std=1e-3).tolist()
     [1.0, 0.0, 0.0, 0.0]

@@ -74,6 +74,8 @@ CASES = [
             Bad("scores: got shape", {"scores": np.zeros(2)}),
             Bad("threshold: got", {"threshold": 1.1}),
             Bad("clip: got", {"clip": 0.5}),
+            Bad("where: got dtype", {"where": np.ones((2, 4))}),
+            Bad("where: got shape", {"where": np.ones(2, bool)}),
         ),
     ),
 ]
