@@ -138,7 +138,7 @@ def nt_xent_loss(
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
     Source: A Simple Framework for Contrastive Learning of Visual Representations, arXiv 2002.05709,
-    Eq. 1 and Algorithm 1; the mean is that of `NTXentLoss` of lightly-ai/lightly.
+    Eq. 1 and Algorithm 1; `NTXentLoss` of lightly-ai/lightly agrees in values and gradients.
 
     >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
     >>> np.asarray(nt_xent_loss(x, x), float).round(3)
@@ -181,8 +181,8 @@ def decoupled_contrastive_loss(
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
     Source: Decoupled Contrastive Learning, arXiv 2110.06848, Eq. 5 and 6 and the weighting of
-    Section 3; `DCLLoss` and `DCLWLoss` of lightly-ai/lightly agree; the weight is constant for the
-    gradient there too.
+    Section 3; `DCLLoss` and `DCLWLoss` of lightly-ai/lightly agree in values and gradients; the
+    weight is constant for the gradient there too.
 
     >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
     >>> np.asarray(decoupled_contrastive_loss(x, x), float).round(3)

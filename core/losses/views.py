@@ -62,8 +62,8 @@ def vicreg_loss(
     Raises:
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
-    Source: VICReg, arXiv 2105.04906, Eq. 1 to 6; `VICRegLoss` of lightly-ai/lightly agrees
-    (facebookresearch/vicreg halves the variance term of the paper, as here).
+    Source: VICReg, arXiv 2105.04906, Eq. 1 to 6; `VICRegLoss` of lightly-ai/lightly agrees in
+    values and gradients (facebookresearch/vicreg halves the variance term of the paper, as here).
 
     >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
     >>> print(f"{vicreg_loss(x, x)[0]:.3f}")
@@ -209,8 +209,6 @@ def sinkhorn_assignment(
     check_positive(temperature=temperature)
     check_count(iterations=iterations)
     log_q = upcast(scores) / temperature
-    # A row's constant cancels in its normalization, the last step; without it all stays in range.
-    log_q = log_q - jnp.max(log_q, -1, keepdims=True)
 
     def share_of_columns(log_q: Array) -> Array:
         top = jax.lax.stop_gradient(jnp.max(log_q, 0))
@@ -257,7 +255,8 @@ def swav_loss(
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
     Source: Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, arXiv
-    2006.09882, Eq. 1 and 2 for two views, halved as `SwaVLoss` of lightly-ai/lightly does.
+    2006.09882, Eq. 1 and 2 for two views, halved as `SwaVLoss` of lightly-ai/lightly does, which
+    agrees in values and gradients.
 
     >>> s = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
     >>> np.asarray(swav_loss(s, s), float).round(3)
