@@ -34,6 +34,7 @@ def correctness_aware_loss(
     labels: Int[Array, "batch"],
     *,
     balance: bool = False,
+    axis_name: str | None = None,
 ) -> Float[Array, "batch"]:
     """Squared distance of the confidence from whether the prediction is right.
 
@@ -45,6 +46,7 @@ def correctness_aware_loss(
       labels: the right class of each example, from 0 on [batch].
       balance: weigh right and wrong predictions so that each kind has half of the batch's weight,
         `1 / (2 share)`; a batch of one kind alone keeps its weights of one.
+      axis_name: the mesh axis whose devices share the batch, for the shares of the kinds.
 
     Returns:
       One loss an example [batch]; its mean is that of the batch.
@@ -53,9 +55,9 @@ def correctness_aware_loss(
       ValueError: if the shapes do not fit or a dtype is wrong.
 
     Source: Optimizing Calibration by Gaining Aware of Prediction Correctness, arXiv 2404.13016, the
-    correctness-aware loss; `src/cal_metrics/temperature_scaling_CA.py` of
-    liuyvchi/Correctness-aware-calibration balances, and divides zero by zero where a batch is all
-    right or all wrong.
+    correctness-aware loss; with `balance` its gradients are those of
+    `src/cal_metrics/temperature_scaling_CA.py` of liuyvchi/Correctness-aware-calibration, which
+    divides zero by zero where a batch is all right or all wrong.
 
     >>> loss = correctness_aware_loss(jnp.log(jnp.array([[0.6, 0.4]] * 2)), jnp.array([0, 1]))
     >>> np.asarray(loss, float).round(2)
@@ -69,6 +71,8 @@ def correctness_aware_loss(
     loss = jnp.square(confidence - right)
     if balance:
         share = jnp.mean(right)
+        if axis_name is not None:
+            share = jax.lax.pmean(share, axis_name)
         kind = jnp.where(right > 0, share, 1 - share)
         loss = loss * jnp.where((share > 0) & (share < 1), 1 / (2 * kind), 1)
     return restore(loss, logits)
@@ -103,7 +107,8 @@ def mixup_ranking_loss(
       ValueError: if the shapes do not fit, a dtype is wrong or `masking` is unknown.
 
     Source: RankMixup: Ranking-Based Mixup Training for Network Calibration, arXiv 2308.11990, the
-    mixup-based ranking loss; `calibrate/losses/rankmixup.py` of cvlab-yonsei/RankMixup.
+    mixup-based ranking loss; `calibrate/losses/rankmixup.py` of cvlab-yonsei/RankMixup agrees on
+    value and gradients with `masking="batch"`.
 
     >>> raw, mixed = jnp.array([[5.0, 0.0]]), jnp.array([[4.0, 1.0]])
     >>> mixup_ranking_loss(raw, mixed).tolist()
@@ -166,7 +171,8 @@ def mixup_ndcg_loss(
       ValueError: if the shapes do not fit or a dtype is wrong.
 
     Source: RankMixup: Ranking-Based Mixup Training for Network Calibration, arXiv 2308.11990,
-    M-NDCG; agrees with `calibrate/losses/rankmixup.py` of cvlab-yonsei/RankMixup.
+    M-NDCG; value and gradients agree with `calibrate/losses/rankmixup.py` of
+    cvlab-yonsei/RankMixup.
 
     >>> sure = jnp.array([[50.0, 0.0]])
     >>> mixup_ndcg_loss(sure, sure[None], jnp.array([[1.0]])).tolist()

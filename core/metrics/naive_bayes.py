@@ -127,7 +127,7 @@ def naive_bayes_head(
       ValueError: if the state's shapes do not fit.
 
     Source: Revisiting Discriminative vs. Generative Classifiers, arXiv 2302.02334, section 5;
-    ML-GSAI/Revisiting-Dis-vs-Gen-Classifiers models/gaussnb.py (`predict`).
+    agrees with `models/gaussnb.py` of ML-GSAI/Revisiting-Dis-vs-Gen-Classifiers.
 
     >>> state = naive_bayes_init(1, 2)
     >>> x, y = jnp.array([[0.0], [2.0], [4.0], [6.0]]), jnp.array([0, 0, 1, 1])

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from authors_code import recorded
 
 from papyrax import metrics
 
@@ -54,6 +55,17 @@ def test_against_loops(data, bins):
     want = [(gaps * shares).sum(), gaps.max(), by_rank(confidence, right, bins)]
     want.append(np.mean([(g * s).sum() for g, s in classes]))
     np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_authors():
+    """Of the code of two papers on calibration."""
+    data = recorded("calibration", "metrics")
+    z, y = np.array(data["logits"]), np.array(data["labels"])
+    errors = [getattr(metrics, name) for name in data["entries"]]
+    want = [entry["value"] for entry in data["entries"].values()]
+    with jax.enable_x64(True):
+        got = jax.jit(lambda p: [f(p, y, bins=data["bins"]) for f in errors])(jax.nn.softmax(z))
+    np.testing.assert_allclose(got, want, rtol=1e-10)
 
 
 def test_scores(data):

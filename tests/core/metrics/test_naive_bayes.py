@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from authors_code import recorded
 from scipy import stats
 
 from papyrax.metrics import naive_bayes_head, naive_bayes_init, naive_bayes_update
@@ -29,6 +30,27 @@ def test_posterior_equals_that_of_the_densities():
     with jax.enable_x64(True):
         state = naive_bayes_update(naive_bayes_init(5, 3, jnp.float64), jnp.asarray(X), Y)
         np.testing.assert_allclose(log_posterior(POINTS, *head(state)), want, rtol=1e-10)
+
+
+def test_authors():
+    """Fitted to ten and then to fourteen examples."""
+    data = {k: np.array(v) for k, v in recorded("naive_bayes", "metrics").items()}
+    x, y, points = data["features"], data["labels"], data["points"]
+    with jax.enable_x64(True):
+        state = naive_bayes_init(4, 3, jnp.float64)
+        for rows in (slice(0, 10), slice(10, None)):
+            state = naive_bayes_update(state, jnp.asarray(x[rows]), y[rows])
+        np.testing.assert_allclose(state.means, data["means"], rtol=1e-10)
+        # They smooth the variance of each class, we the mean of the variances.
+        variances = state.squares / state.counts[:, None] + 1e-9
+        np.testing.assert_allclose(variances, data["variances"], rtol=1e-10)
+        kernel, bias = head(state)
+        joint = np.log(data["prior"]) + data["log_likelihood"]
+        logits = points @ kernel + bias
+        # Up to what is equal for all classes.
+        ours, theirs = (a - a[:, :1] for a in (np.asarray(logits), joint))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+        np.testing.assert_array_equal(logits.argmax(1), data["predicted"])
 
 
 def test_batches_of_any_split_give_the_whole():
