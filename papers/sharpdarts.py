@@ -73,7 +73,11 @@ PAPER = Paper(
         "lr(t) = min + (max - min) (p^c - 1) / (p - 1),  c = (1 + cos(pi t / T)) / 2\n"
         "y = sum_i (1 - max_j w_j + w_i) f_i(x),  w = softmax(logits)"
     ),
-    parts=("papyrax.optim.cosine_power_annealing", "papyrax.layers.MixedOperation"),
+    parts=(
+        "papyrax.optim.cosine_power_annealing",
+        "papyrax.layers.MixedOperation",
+        "papyrax.layers.SharpSepConv",
+    ),
     claim=Claim(
         text="The schedule trains better networks, and Max-W searches where DARTS fails.",
         setup=(

@@ -13,6 +13,7 @@ from .mala import MALABlock
 from .mixed import Architecture, MixedOperation
 from .polarized import PolarizedSelfAttention
 from .self_attention import KeyValueCache, SelfAttention, TransformerBlock
+from .separable import SharpSepConv
 from .snnk import SNNKLinear
 from .soft import SOFTBlock
 
@@ -34,6 +35,7 @@ __all__ = [
     "SNNKLinear",
     "SOFTBlock",
     "SelfAttention",
+    "SharpSepConv",
     "TransformerBlock",
     "attention_fn",
 ]

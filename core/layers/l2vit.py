@@ -11,13 +11,13 @@ from jaxtyping import Array, Float
 
 from ..attention import dot_product_attention, relu_linear_attention
 from ..numerics import (
-    accumulation_dtype,
     check,
     check_floating,
     check_positive,
     check_range,
     check_shape,
 )
+from .batch_norm import batch_norm
 
 gelu = functools.partial(jax.nn.gelu, approximate=False)
 
@@ -84,12 +84,7 @@ class LocalConcentration(nnx.Module):
         self.dim = dim
         kinds = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.conv1 = _depthwise(dim, kernel_size, kinds)
-        # 0.9 is what torch calls a momentum of 0.1.
-        self.norm = nnx.BatchNorm(dim, momentum=0.9, use_fast_variance=False, **kinds)
-        # flax keeps statistics in float32 even where it computes in float64.
-        wide = accumulation_dtype(param_dtype, dtype or param_dtype)
-        self.norm.mean = nnx.BatchStat(jnp.zeros(dim, wide))
-        self.norm.var = nnx.BatchStat(jnp.ones(dim, wide))
+        self.norm = batch_norm(dim, **kinds)
         self.conv2 = _depthwise(dim, kernel_size, kinds)
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:

@@ -40,8 +40,8 @@ class MixedOperation(nnx.Module):
       ValueError: if there are no operations, or the weighting is unknown.
 
     Source: sharpDARTS: Faster and More Accurate Differentiable Architecture Search,
-    arXiv 1903.09900, Max-W regularization; ahundt/sharpDARTS cnn/model_search.py, in which the
-    gradient goes through the maximum as well.
+    arXiv 1903.09900, Max-W regularization; ahundt/sharpDARTS cnn/model_search.py, whose values and
+    gradients, which go through the maximum as well, are those here.
 
     >>> mixed = MixedOperation([jnp.sin, jnp.zeros_like])
     >>> mixed.logits[...] = jnp.log(jnp.array([3.0, 1.0]))
