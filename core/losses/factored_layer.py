@@ -214,7 +214,8 @@ def factored_spherical_step(
     Source: Efficient Exact Gradient Update for training Deep Networks with Very Large Sparse
     Targets, arXiv 1412.7091, for the squared error, one example and minibatches; An Exploration of
     Softmax Alternatives Belonging to the Spherical Loss Family, arXiv 1511.05042, for the family.
-    There `Q` is not centred and the sum of the rows is kept for it.
+    There `Q` is not centred and the sum of the rows is kept for it. The steps are those of the
+    C++ code of pascal20100/factored_output_layer.
 
     >>> state = factored_layer_init(jnp.zeros((3, 50_000)).at[:, 7].set(1.0))
     >>> h, y = jnp.ones((2, 3)), jnp.array([7, 8])

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from authors_code import recorded
 from jax.sharding import Mesh, PartitionSpec
 from linear_layers import assert_equal
 from spherical_members import DENSE, MEMBERS, MOMENTS
@@ -16,6 +17,8 @@ from papyrax.losses import (
     factored_layer_kernel,
     factored_layer_refresh,
     factored_spherical_step,
+    squared_error_of_moments,
+    z_loss_of_moments,
 )
 
 P = PartitionSpec
@@ -78,6 +81,28 @@ def test_factored_steps_are_those_of_dense_sgd(name):
             assert_equal((again.mean, factored_layer_kernel(again)), (state.mean, end), rtol=1e-8)
             assert factored_layer_condition(state) > 1 + 1e-6
             np.testing.assert_allclose(factored_layer_condition(again), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", [z_loss_of_moments, squared_error_of_moments])
+def test_authors(loss):
+    """Ten steps of their C++ code, every batch with a label twice; they sum over the batch."""
+    data = recorded("factored_layer")
+    entry, batch = data["entries"][loss.__name__], np.shape(data["hidden"])[1]
+    with jax.enable_x64(True):
+        kernel, h, y = (jnp.asarray(np.array(data[k])) for k in ("kernel", "hidden", "labels"))
+
+        def step(state, examples):
+            rate = batch * entry["learning_rate"]
+            values, gradient, state = factored_spherical_step(
+                state, *examples, learning_rate=rate, loss=loss
+            )
+            return state, (batch * values.mean(), batch * gradient)
+
+        run = jax.jit(lambda w: jax.lax.scan(step, factored_layer_init(w), (h, y)))
+        state, (values, gradients) = run(kernel)
+        np.testing.assert_allclose(values, entry["losses"], rtol=1e-10)
+        assert_equal(gradients, np.array(entry["gradients"]), rtol=1e-10)
+        assert_equal(factored_layer_kernel(state).T, np.array(entry["end"]), rtol=1e-10)
 
 
 def test_factored_steps_with_rows_on_eight_devices():
