@@ -17,6 +17,15 @@ from .aggregate import (
     interpolated_bag_loss,
     private_bag_responses,
 )
+from .angles import (
+    angular_loss,
+    intra_pair_variance_loss,
+    tuplet_margin_loss,
+)
+from .boundaries import (
+    margin_loss,
+    ranked_list_loss,
+)
 from .calibration import (
     correctness_aware_loss,
     mixup_ndcg_loss,
@@ -164,6 +173,7 @@ from .metric import (
     contrastive_loss,
     lifted_structure_loss,
     n_pair_loss,
+    nca_loss,
 )
 from .multi_head import (
     bounded_temperature,
@@ -251,6 +261,7 @@ from .similarity import (
     pairwise_euclidean,
     pairwise_lorentz,
     pairwise_poincare,
+    pairwise_snr,
     pairwise_squared_euclidean,
 )
 from .soft_pairs import (
@@ -315,6 +326,7 @@ __all__ = [
     "aldr_kl",
     "aldr_kl_init",
     "align_gradients",
+    "angular_loss",
     "arcface_loss",
     "bag_level_loss",
     "barlow_twins_loss",
@@ -380,6 +392,7 @@ __all__ = [
     "interpolated_bag_loss",
     "interpolated_contrastive_loss",
     "interpolated_multi_similarity_loss",
+    "intra_pair_variance_loss",
     "ipo_loss",
     "isogclr_init",
     "isogclr_loss",
@@ -405,6 +418,7 @@ __all__ = [
     "mae_loss",
     "mapo_loss",
     "margin_cosines",
+    "margin_loss",
     "mini_batch_aware_l2",
     "mix_features",
     "mixed_pair_targets",
@@ -415,6 +429,7 @@ __all__ = [
     "multiscale_consistency_loss",
     "mutual_matches",
     "n_pair_loss",
+    "nca_loss",
     "negative_cosine_loss",
     "negative_interpolation",
     "nested_dropout",
@@ -428,6 +443,7 @@ __all__ = [
     "pairwise_euclidean",
     "pairwise_lorentz",
     "pairwise_poincare",
+    "pairwise_snr",
     "pairwise_squared_euclidean",
     "pinball_loss",
     "positive_extrapolation",
@@ -442,6 +458,7 @@ __all__ = [
     "pseudo_label_bank_update",
     "pseudo_label_centroids",
     "pseudo_label_samples",
+    "ranked_list_loss",
     "relative_penalty",
     "reliable_matches",
     "robust_global_contrastive_loss",
@@ -477,6 +494,7 @@ __all__ = [
     "transform_temperature",
     "transform_temperature_init",
     "triplet_loss",
+    "tuplet_margin_loss",
     "unified_negative_pair_loss",
     "vicreg_loss",
     "z_loss",

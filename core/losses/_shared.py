@@ -102,6 +102,13 @@ def others_log_odds(
     return jnp.where(total > 0, odds, -jnp.inf)
 
 
+def sine(cosine: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`sin(arccos(c))`; a floor keeps its derivative finite at `c = +-1`."""
+    floor = 16 * jnp.finfo(cosine.dtype).eps
+    inside = 1 - cosine * cosine
+    return jnp.where(inside > floor, jnp.sqrt(jnp.where(inside > floor, inside, 1)), 0)
+
+
 def softplus(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`log(1 + exp(x))` with finite derivatives of every order at plus and minus infinity."""
     there = x > -jnp.inf

@@ -15,7 +15,7 @@ from ..numerics import (
     restore,
     upcast,
 )
-from ._shared import is_label, log_sum_exp, others_log_odds, pick, softplus
+from ._shared import is_label, log_sum_exp, others_log_odds, pick, sine, softplus
 from .proxies import (
     ClassLabels,
     Embeddings,
@@ -32,13 +32,9 @@ from .similarity import pairwise_cosine
 def _add_angle(cosine: Float[Array, "..."], margin: Any) -> Float[Array, "..."]:
     """`cos(arccos(c) + m)`, continued as `c - m sin m` once the angle would pass pi.
 
-    Formed as `c cos m - sqrt(1 - c^2) sin m`; the root has an infinite derivative at `c = +-1`,
-    which a floor inside it keeps finite.
+    Formed as `c cos m - sqrt(1 - c^2) sin m`.
     """
-    floor = 16 * jnp.finfo(cosine.dtype).eps
-    inside = 1 - cosine * cosine
-    sine = jnp.where(inside > floor, jnp.sqrt(jnp.where(inside > floor, inside, 1)), 0)
-    moved = cosine * jnp.cos(margin) - sine * jnp.sin(margin)
+    moved = cosine * jnp.cos(margin) - sine(cosine) * jnp.sin(margin)
     return jnp.where(cosine >= -jnp.cos(margin), moved, cosine - margin * jnp.sin(margin))
 
 

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..numerics import check, check_range, restore
+from ..numerics import check, check_positive, check_range, restore
+from ._shared import softplus
 from .batch_pairs import in_batch
 from .pair_sums import (
     Embeddings,
@@ -156,6 +157,65 @@ def n_pair_loss(
     loss = decoupled(pairs, jnp.ones(len(embeddings), pairs.dtype))
     penalty = l2_penalty * jnp.sum(jnp.square(pairs.anchors[0]), -1)
     return restore(loss + penalty, embeddings)
+
+
+def nca_loss(
+    embeddings: Embeddings,
+    labels: Labels,
+    references: References = None,
+    reference_labels: Labels | None = None,
+    *,
+    scale: float = 1.0,
+    distance: str | Similarity = "squared_euclidean",
+    chunk_size: int | None = None,
+    axis_name: str | None = None,
+    ring: bool = False,
+) -> PerAnchor:
+    """Neighbourhood components analysis: the share of a soft neighbourhood that is of the class.
+
+    `-log(sum_p exp(-scale d_ap) / sum_j exp(-scale d_aj))`.
+
+    Args:
+      embeddings: the anchors [batch, features].
+      labels: class of each anchor [batch], sets of labels [batch, labels] or `PairMasks`.
+      references: what the anchors are compared with [references, features]; each other by default.
+      reference_labels: their labels [references] or [references, labels].
+      scale: the inverse temperature.
+      distance: "euclidean", "normalized_euclidean" (of unit vectors), "squared_euclidean", "snr",
+        "poincare", "lorentz" or a function of two arrays of embeddings.
+      chunk_size: look at so many references at a time; all for None.
+      axis_name: the mesh axis whose devices share the batch.
+      ring: send the references round that axis rather than gather them.
+
+    Returns:
+      One loss an anchor [batch].
+
+    Raises:
+      ValueError: if a shape, a dtype or a hyper-parameter does not fit.
+
+    Source: Neighbourhood Components Analysis (Goldberger, Roweis, Hinton, Salakhutdinov, NeurIPS
+    2004), the logarithm of Eq. 5's terms; `NCALoss` of KevinMusgrave/pytorch-metric-learning
+    agrees, of unit vectors and without the anchors that have no positive.
+
+    >>> x = jnp.array([[0.0, 0.0], [0.0, 1.0], [0.5, 0.0]])
+    >>> np.asarray(nca_loss(x, jnp.array([0, 0, 1])), float).round(3)
+    array([1.137, 0.576, 0.   ])
+    """
+    check_positive(scale=scale)
+    pairs = in_batch(
+        embeddings,
+        labels,
+        references,
+        reference_labels,
+        compare=named("distance", distance, DISTANCES),
+        chunk_size=chunk_size,
+        axis_name=axis_name,
+        ring=ring,
+    )
+    near, far = (pairs.log_sum_exp(lambda b: -scale * b.values, w) for w in (positive, negative))
+    there = near > -jnp.inf
+    loss = softplus(far - jnp.where(there, near, 0))
+    return restore(jnp.where(there, loss, 0), embeddings)
 
 
 def lifted_structure_loss(

@@ -178,6 +178,33 @@ def pairwise_euclidean(
     return restore(safe_sqrt(_squared(a, b)), x, y)
 
 
+def pairwise_snr(x: Float[Array, "rows features"], y: Float[Array, "columns features"]) -> Matrix:
+    """Signal-to-noise-ratio distances of all pairs of rows: noise over the anchor's signal.
+
+    `d_ij = var(y_j - x_i) / var(x_i)`, variances over the features of a row; not symmetric.
+
+    Args:
+      x: embeddings of the anchors [rows, features].
+      y: embeddings [columns, features].
+
+    Returns:
+      Distances [rows, columns], zero for an anchor whose features are all equal.
+
+    Raises:
+      ValueError: if the shapes do not fit or an argument is not floating point.
+
+    Source: Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric Learning, arXiv
+    1904.02616, Eq. 4; `SNRDistance` of KevinMusgrave/pytorch-metric-learning agrees, but by default
+    makes rows unit vectors first.
+
+    >>> d = pairwise_snr(jnp.array([[0.0, 2.0]]), jnp.array([[0.0, 3.0], [4.0, 6.0]]))
+    >>> d.tolist()
+    [[0.25, 0.0]]
+    """
+    a, b = (z - jnp.mean(z, -1, keepdims=True) for z in _pair(x, y))
+    return restore(safe_divide(_squared(a, b), jnp.sum(a * a, -1)[:, None]), x, y)
+
+
 def pairwise_poincare(
     x: Float[Array, "rows features"],
     y: Float[Array, "columns features"],
@@ -267,6 +294,7 @@ DISTANCES: dict[str, Similarity] = {
     "euclidean": pairwise_euclidean,
     "normalized_euclidean": lambda x, y: pairwise_euclidean(x, y, normalize=True),
     "squared_euclidean": pairwise_squared_euclidean,
+    "snr": pairwise_snr,
     "poincare": pairwise_poincare,
     "lorentz": pairwise_lorentz,
 }

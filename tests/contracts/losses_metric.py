@@ -88,6 +88,36 @@ CASES = [
         static={"negative_margin": -0.5},
         second_order=True,
     ),
+    loss(
+        "margin_loss",
+        *DISTANCE,
+        Bad("boundary", {"boundary": 0.0}),
+        Bad("margin", {"margin": -1.0}),
+        Bad("reduction", {"reduction": "max"}),
+    ),
+    loss(
+        "ranked_list_loss",
+        *DISTANCE,
+        Bad("boundary", {"boundary": 0.1}),
+        Bad("negative_weight", {"negative_weight": 2.0}),
+        # Its weights are constants for the gradient, not for the value.
+        finite_differences=False,
+    ),
+    loss("ranked_list_loss", label="whole gradient", static={"is_weight_constant": False}),
+    Case(
+        "papyrax.losses.angular_loss",
+        labelled,
+        ("embeddings",),
+        bad=(*BAD[:6], Bad("angle", {"angle": 70.0})),
+    ),
+    loss(
+        "tuplet_margin_loss",
+        Bad("scale", {"scale": 0.0}),
+        Bad("margin", {"margin": -1.0}),
+        static={"scale": 8.0},
+    ),
+    loss("intra_pair_variance_loss", Bad("positive_slack", {"positive_slack": -1.0})),
+    loss("nca_loss", *DISTANCE, Bad("scale", {"scale": 0.0})),
     Case(
         "papyrax.losses.pair_masks",
         lambda rng: {"labels": LABELS, "reference_labels": np.arange(4, dtype=np.int32)},
@@ -102,6 +132,7 @@ CASES = [
     distance("pairwise_cosine"),
     distance("pairwise_euclidean"),
     distance("pairwise_squared_euclidean"),
+    distance("pairwise_snr"),
     distance("pairwise_poincare", Bad("curvature", {"curvature": 0.0}), Bad("clip", {"clip": 0.0})),
     distance("pairwise_lorentz", Bad("curvature", {"curvature": -1.0})),
 ]

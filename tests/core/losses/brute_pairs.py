@@ -179,3 +179,62 @@ def siglip(x, y, *, scale=10.0, bias=-10.0):
             z = 1 if i == j else -1
             out[i] += np.log1p(np.exp(-z * (scale * cosine(x[i], y[j]) + bias)))
     return out
+
+
+def between(a, b):
+    return euclidean(unit(a), unit(b))
+
+
+@each(between)
+def margin_based(near, far, *, m=0.2, b=1.2, reduce=active):
+    return reduce([relu(m + d - b) for d in near] + [relu(m + b - d) for d in far])
+
+
+@each(between)
+def ranked_list(near, far, *, m=0.4, b=1.2, t_p=0.0, t_n=10.0, share=0.5):
+    def weighted(excess, scale):
+        costly = np.array([e for e in excess if e > 0])
+        w = np.exp(scale * costly)
+        return (w * costly).sum() / w.sum() if len(costly) else 0.0
+
+    positives, negatives = [d - (b - m) for d in near], [b - d for d in far]
+    return (1 - share) * weighted(positives, t_p) + share * weighted(negatives, t_n)
+
+
+@each(cosine)
+def tuplet(near, far, *, m=0.1, s=64.0):
+    # The arc cosine of what is one but for rounding is not zero but for rounding.
+    angles = [np.arccos(c) if c < 1 - 1e-12 else 0.0 for c in near]
+    return mean([np.log1p(sum(np.exp(s * (n - np.cos(a - m))) for n in far)) for a in angles])
+
+
+@each(euclidean)
+def nca(near, far, *, s=1.0):
+    a, b = (sum(np.exp(-s * d**2) for d in values) for values in (near, far))
+    return -np.log(a / (a + b)) if near else 0.0
+
+
+def intra_pair_variance(x, labels, *, e=0.01):
+    both = [lists(x, labels, i, cosine) for i in range(len(x))]
+    out = np.zeros(len(x))
+    for k, cost in ((0, lambda v, m: (1 - e) * m - v), (1, lambda v, m: v - (1 + e) * m)):
+        values = [v for row in both for v in row[k]]
+        for i, row in enumerate(both):
+            if values:
+                total = sum(relu(cost(v, mean(values))) ** 2 for v in row[k])
+                out[i] += total * len(x) / len(values)
+    return out
+
+
+def angular(x, labels, *, degrees=45.0):
+    t = np.tan(np.radians(degrees)) ** 2
+    u, out = [unit(row) for row in x], []
+    for i in range(len(x)):
+        near = [u[j] for j in range(len(x)) if j != i and labels[j] == labels[i]]
+        far = [u[j] for j in range(len(x)) if labels[j] != labels[i]]
+        costs = [
+            np.log1p(sum(np.exp(4 * t * (u[i] + p) @ n - 2 * (1 + t) * u[i] @ p) for n in far))
+            for p in near
+        ]
+        out.append(mean(costs))
+    return np.array(out)
