@@ -95,7 +95,8 @@ class HyperLinear(_Responsive):
       ValueError: for sizes that do not fit, or an input of another shape or dtype.
 
     Source: Self-Tuning Networks, arXiv 1903.03088, section 3;
-    asteroidhouse/self-tuning-networks cnn/hypermodels/hyperlinear.py, which alone has the factor s.
+    asteroidhouse/self-tuning-networks cnn/hypermodels/hyperlinear.py, which alone has the factor s,
+    and whose values and gradients are those here.
 
     >>> layer = HyperLinear(3, 2, hyper_features=1, rngs=nnx.Rngs(0))
     >>> layer(jnp.ones((4, 3)), jnp.zeros((4, 1))).shape
@@ -156,7 +157,8 @@ class HyperConv(_Responsive):
       ValueError: for sizes that do not fit, or an input of another shape or dtype.
 
     Source: Self-Tuning Networks, arXiv 1903.03088, section 3;
-    asteroidhouse/self-tuning-networks cnn/hypermodels/hyperconv2d.py.
+    asteroidhouse/self-tuning-networks cnn/hypermodels/hyperconv2d.py, whose values and gradients
+    are those here.
 
     >>> layer = HyperConv(1, 5, hyper_features=2, kernel_size=(3, 3), rngs=nnx.Rngs(0))
     >>> layer(jnp.ones((4, 8, 8, 1)), jnp.zeros((4, 2))).shape

@@ -239,7 +239,7 @@ def bo_rep(
     Analysis, arXiv 2401.09587, Algorithm 1; MingruiLiu-ML-Lab/
     Bilevel-Optimization-under-Unbounded-Smoothness data_cleaning/bo_rep.py, whose defaults these
     are. The code takes the Hessian at the old y, and its lower gradients add up within a loop;
-    here both are as in the paper.
+    here both are as in the paper. Where y rests, x and z are the code's.
 
     >>> upper = lambda x, y, key: jnp.sum(jnp.cosh(y - 1))
     >>> lower = lambda x, y, key: jnp.sum((y - 2 * x) ** 2)

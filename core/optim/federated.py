@@ -365,8 +365,8 @@ def fedspeed(
     Accuracy, arXiv 2302.10429, algorithm 1, which steps uphill by rho g and averages over the
     sampled clients. The default of both is that of the authors' code, with which they measured:
     woodenchild95/FL-Simulator client/fedspeed.py, server/FedSpeed.py, optimizer/ESAM.py, where
-    h = -lam c. There weight decay is added, and the half x_i / lam of the proximal term stays
-    outside a clipping at the norm 10; here `max_norm` clips the whole.
+    h = -lam c, whose trajectory is that here. There weight decay is added, and the half x_i / lam
+    of the proximal term stays outside a clipping at the norm 10; here `max_norm` clips the whole.
 
     >>> tx = fedspeed(0.5, prox_weight=1.0, rho=0.0)
     >>> state = tx.init(jnp.zeros(1), clients=2)

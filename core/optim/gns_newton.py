@@ -287,7 +287,8 @@ def gns_newton(
       ValueError: naming the argument that is out of range, or `oracle` where there is no loss.
 
     Source: Gradient-Normalized Smoothness for Optimization with Approximate Hessians,
-    arXiv 2506.13710, algorithm 1; epfml/grad-norm-smooth src/methods.py (`grad_norm_smooth`).
+    arXiv 2506.13710, algorithm 1; epfml/grad-norm-smooth src/methods.py (`grad_norm_smooth`), whose
+    trajectory is that here.
 
     >>> loss = lambda p: jnp.sum(jnp.array([1.0, 100.0]) * p**2)
     >>> tx, params = gns_newton(), jnp.array([3.0, -2.0])

@@ -78,7 +78,8 @@ def lpgd(learning_rate: optax.ScalarOrSchedule, rank: int) -> optax.GradientTran
       ValueError: naming the argument that is out of range, or `params` if they are missing.
 
     Source: Supervised Dictionary Learning with Auxiliary Covariates, arXiv 2206.06774, low-rank
-    projected gradient descent; ljw9510/SDL src/SDL_SVP.py, `step_SVP`.
+    projected gradient descent; ljw9510/SDL src/SDL_SVP.py, `step_SVP`, whose trajectory is that
+    here.
 
     >>> tx, w = lpgd(0.5, 1), jnp.diag(jnp.array([3.0, 1.0]))
     >>> (w + tx.update(jnp.zeros((2, 2)), tx.init(w), w)[0]).tolist()

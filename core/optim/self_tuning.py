@@ -207,7 +207,7 @@ def self_tuning(
 
     Source: Self-Tuning Networks: Bilevel Optimization of Hyperparameters using Structured
     Best-Response Functions, arXiv 1903.03088, Algorithm 1; asteroidhouse/self-tuning-networks
-    cnn/hypertrain.py.
+    cnn/hypertrain.py, whose trajectory is that here for the same noise.
 
     >>> bowl = lambda w, h: (w["a"] + w["b"] * h[:, 0] - h[:, 0]) ** 2  # w(h) = h is best
     >>> aim = lambda w, h: (w["a"] + w["b"] * h[:, 0] - 3) ** 2

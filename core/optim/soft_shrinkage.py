@@ -62,7 +62,7 @@ def magnitude_masks(params: Any, sparsity: Any = 0.95, *, pattern: Pattern | Non
 
     Source: Iterative Soft Shrinkage Learning for Efficient Image Super-Resolution,
     arXiv 2303.09650; Jiamian-Wang/Iterative-Soft-Shrinkage-SR basicsr/pruner/utils.py, which makes
-    N and M larger by one until M divides.
+    N and M larger by one until M divides, and counts a kernel's positions among its inputs.
 
     >>> magnitude_masks(jnp.array([[3.0, -1.0], [0.5, -2.0]]), 0.5).tolist()
     [[True, False], [False, True]]
@@ -101,8 +101,9 @@ def iterative_soft_shrinkage(
       ValueError: naming the argument that is out of range, or `params` if they are missing.
 
     Source: Iterative Soft Shrinkage Learning for Efficient Image Super-Resolution,
-    arXiv 2303.09650; Jiamian-Wang/Iterative-Soft-Shrinkage-SR basicsr/pruner/ist_pruner.py, with
-    the ratio of its commands. Its learning rate is constant in this phase.
+    arXiv 2303.09650; Jiamian-Wang/Iterative-Soft-Shrinkage-SR basicsr/pruner/ist_pruner.py, whose
+    trajectory is that here, with the ratio of its commands. Its learning rate is constant in this
+    phase.
 
     >>> tx, w = iterative_soft_shrinkage(0.5, 0.5), jnp.array([[4.0, -2.0], [1.0, 3.0]])
     >>> (w + tx.update(jnp.zeros((2, 2)), tx.init(w), w)[0]).tolist()

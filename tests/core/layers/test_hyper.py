@@ -3,12 +3,14 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from authors_code import compare, recorded
 from flax import nnx
 from scipy.signal import correlate2d
 
 from papyrax.layers import HyperConv, HyperLinear
 
 RNG = np.random.default_rng(0)
+ENTRIES = recorded("hyper", "layers")
 
 
 def parts(layer):
@@ -62,3 +64,19 @@ def test_initialization():
         assert 0.9 / 20 < np.abs(part).max() <= 1 / 20
     assert s == 1
     np.testing.assert_allclose(u.std(), 0.01, rtol=0.05)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_value_and_gradient_of_the_authors_code(name):
+    entry = ENTRIES[name]
+    static = dict(entry["static"])
+
+    def call(x, hyper, **weights):
+        kinds = {"param_dtype": jnp.float64, "rngs": nnx.Rngs(0)}
+        kind = HyperConv if name == "HyperConv" else HyperLinear
+        module = kind(x.shape[-1], 2, hyper.shape[-1], **static, **kinds)
+        for key, weight in weights.items():
+            getattr(module, key)[...] = weight
+        return module(x, hyper)
+
+    compare(entry, call)
