@@ -125,6 +125,9 @@ from .hyperbolic import (
     hyperbolic_cross_entropy_loss,
     to_poincare,
 )
+from .imbalance import (
+    conr_loss,
+)
 from .interpolation import (
     interpolated_contrastive_loss,
     interpolated_multi_similarity_loss,
@@ -236,7 +239,6 @@ from .regions import (
 )
 from .regression import (
     conditional_cs_divergence,
-    conr_loss,
     cs_divergence,
     cs_information_bottleneck_loss,
     cs_mutual_information,

@@ -17,6 +17,18 @@ from ..numerics import (
 )
 
 
+def everyone(tree: Any, axis_name: str | None) -> Any:
+    """The rows of all devices of the axis, one below the other; as they are for None."""
+    if axis_name is None:
+        return tree
+    return jax.tree.map(lambda a: jax.lax.all_gather(a, axis_name, tiled=True), tree)
+
+
+def rows_before(count: int, axis_name: str | None) -> int | Int[Array, ""]:
+    """How many rows the devices before this one have, of `count` rows each."""
+    return 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
+
+
 def check_labels(logits: Any, labels: Any, name: str = "logits") -> None:
     """Raise unless `logits` is a floating [..., classes] and `labels` an integer [...]."""
     check_floating(**{name: logits})

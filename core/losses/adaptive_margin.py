@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..numerics import check, check_positive, check_range, check_rank, restore, upcast
-from ._shared import check_labels, is_label, log_sum_exp, others_log_odds, pick, softplus
+from ._shared import check_labels, everyone, is_label, log_sum_exp, others_log_odds, pick, softplus
 
 
 def _lower_median(x: Float[Array, "batch"]) -> tuple[Float[Array, ""], Int[Array, ""]]:
@@ -26,6 +26,7 @@ def madacos_parameters(
     min_scale: float = 32.0,
     max_scale: float = 1e4,
     others: Literal["example", "median", "mean"] = "example",
+    axis_name: str | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Scale and margin of `madacos` from a batch.
 
@@ -35,8 +36,7 @@ def madacos_parameters(
     median example, so that this example's probability is exactly `a`.
 
     Args:
-      cosines: cosine of each embedding and each class's prototype [batch, classes]; under data
-        parallelism those of the global batch, since the median is taken over it.
+      cosines: cosine of each embedding and each class's prototype [batch, classes].
       labels: the class of each example, from 0 on [batch].
       median_probability: `a` (alpha), what the median example's label is to get.
       class_constant: `C`; a constant, not the number of classes.
@@ -44,6 +44,7 @@ def madacos_parameters(
       max_scale: the largest, which the released code does not limit; beyond it float32 has no
         digits left for the cosines.
       others: whose `B`: that of the median "example", or the "median" or "mean" over the batch.
+      axis_name: the mesh axis whose devices share the batch; the result is the same on all.
 
     Returns:
       Scale [] and margin [], without gradient.
@@ -69,10 +70,10 @@ def madacos_parameters(
     )
     cos, labels = jax.lax.stop_gradient(upcast(cosines)), jnp.asarray(labels)
     odds = math.log((1 - median_probability) / median_probability)
-    median, index = _lower_median(pick(cos, labels))
+    median, index = _lower_median(everyone(pick(cos, labels), axis_name))
     gap = jnp.maximum(1 - median, jnp.finfo(cos.dtype).tiny)
     scale = jnp.clip((math.log(class_constant) + odds) / gap, min_scale, max_scale)
-    log_b = log_sum_exp(scale * cos, ~is_label(labels, cos.shape[-1]))
+    log_b = everyone(log_sum_exp(scale * cos, ~is_label(labels, cos.shape[-1])), axis_name)
     if others == "example":
         chosen = log_b[index]
     elif others == "median":
@@ -81,7 +82,10 @@ def madacos_parameters(
         chosen = log_sum_exp(log_b) - math.log(log_b.shape[0])
     # One class alone has no competitors, and needs no margin.
     margin = jnp.where(chosen > -jnp.inf, median - (chosen - odds) / scale, 0)
-    return scale, jnp.maximum(margin, 0)
+    margin = jnp.maximum(margin, 0)
+    if axis_name is not None:
+        return jax.lax.pmax((scale, margin), axis_name)  # equal already, and so typed
+    return scale, margin
 
 
 def madacos(
@@ -93,6 +97,7 @@ def madacos(
     min_scale: float = 32.0,
     max_scale: float = 1e4,
     others: Literal["example", "median", "mean"] = "example",
+    axis_name: str | None = None,
 ) -> Float[Array, "batch"]:
     """Cross-entropy of scaled cosines with a margin, both found from the batch's median.
 
@@ -109,6 +114,7 @@ def madacos(
       min_scale: the least scale.
       max_scale: the largest scale.
       others: see `madacos_parameters`.
+      axis_name: the mesh axis whose devices share the batch, over which the median is taken.
 
     Returns:
       One loss an example [batch].
@@ -132,6 +138,7 @@ def madacos(
         min_scale=min_scale,
         max_scale=max_scale,
         others=others,
+        axis_name=axis_name,
     )
     cos = upcast(cosines)
     odds = others_log_odds(scale * cos, jnp.asarray(labels)) + scale * margin

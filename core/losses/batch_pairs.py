@@ -6,12 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from ..numerics import check, check_floating, check_rank, check_shape, upcast
-from .pairs import PairMasks, Pairs, check_pair_labels
+from ._shared import everyone, rows_before
+from .pairs import PairMasks, Pairs, Relate, check_pair_labels
 from .similarity import Similarity
-
-
-def _gather(tree: Any, axis: str) -> Any:
-    return jax.tree.map(lambda a: jax.lax.all_gather(a, axis, tiled=True), tree)
 
 
 def check_engine(chunk_size: Any, axis_name: Any, ring: Any) -> None:
@@ -38,13 +35,14 @@ def across(
     axis_name: str | None = None,
     ring: bool = False,
     index: Any = None,
+    relate: Relate | None = None,
 ) -> Pairs:
     """Pairs of anchors `x` with references `y`; without labels, equal rows are the positives."""
     check_engine(chunk_size, axis_name, ring)
     rows, columns = jnp.shape(x)[0], jnp.shape(y)[0]
-    first = 0 if axis_name is None else jax.lax.axis_index(axis_name)
-    index = jnp.arange(rows, dtype=jnp.int32) + first * rows if index is None else index
-    other = jnp.arange(columns, dtype=jnp.int32) + first * columns
+    if index is None:
+        index = jnp.arange(rows, dtype=jnp.int32) + rows_before(rows, axis_name)
+    other = jnp.arange(columns, dtype=jnp.int32) + rows_before(columns, axis_name)
     if labels is None:
         labels, reference_labels = index, other
     if isinstance(labels, PairMasks):
@@ -58,8 +56,8 @@ def across(
             )
         labels, reference_labels = PairMasks(*map(jnp.asarray, labels)), ()
     references = (jnp.asarray(y), jax.tree.map(jnp.asarray, reference_labels), other)
-    if axis_name is not None and not ring:
-        references = _gather(references, axis_name)
+    if not ring:
+        references = everyone(references, axis_name)
     a, b = upcast(jnp.asarray(x), references[0])
     return Pairs(
         (a, jax.tree.map(jnp.asarray, labels), index),
@@ -68,6 +66,7 @@ def across(
         exclude_self,
         chunk_size,
         axis_name if ring else None,
+        relate,
     )
 
 

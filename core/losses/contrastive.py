@@ -19,7 +19,7 @@ from ..numerics import (
     safe_normalize,
     upcast,
 )
-from ._shared import log_sum_exp, softplus
+from ._shared import log_sum_exp, rows_before, softplus
 from .batch_pairs import in_batch
 from .pair_sums import (
     Embeddings,
@@ -97,8 +97,7 @@ def both_views(
     check_views(view1=view1, view2=view2)
     rows = len(view1)
     x = jnp.concatenate(upcast(view1, view2))
-    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * rows
-    example = jnp.arange(rows, dtype=jnp.int32) + first  # one number over all devices
+    example = jnp.arange(rows, dtype=jnp.int32) + rows_before(rows, axis_name)
     return in_batch(
         x,
         jnp.concatenate([example, example]),

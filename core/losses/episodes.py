@@ -15,7 +15,7 @@ from ..numerics import (
     restore,
     upcast,
 )
-from ._shared import is_label, pick
+from ._shared import everyone, is_label, pick, rows_before
 from .similarity import pairwise_squared_euclidean
 
 
@@ -40,6 +40,7 @@ def icnn_loss(
     neighbors: int = 4,
     reach: int | None = None,
     epsilon: float = 1e-7,
+    axis_name: str | None = None,
 ) -> Float[Array, "batch"]:
     """ICNN loss: minus the logarithm of how well neighbours keep to their class.
 
@@ -60,6 +61,8 @@ def icnn_loss(
         `k + 1` by default, shots plus queries of a class in the authors' code. An example with
         none there counts as perfect in `same`.
       epsilon: added to denominators.
+      axis_name: the mesh axis whose devices share the episode. Their examples are gathered:
+        neighbours are found among all distances of an example.
 
     Returns:
       The loss of the batch, the same for each example [batch]; zero where all neighbours within
@@ -88,26 +91,29 @@ def icnn_loss(
         check_count(reach=reach)
     check_range("epsilon", epsilon, 0, open_low=True)
     x, y = upcast(embeddings), jnp.asarray(labels)
-    if batch == 1:
+    others, classes = everyone((x, y), axis_name)
+    total = len(others)
+    if total == 1:
         return restore(0 * jnp.sum(x, -1), embeddings)
-    k = min(neighbors, max(batch - 2, 1))
-    wide = min(max(neighbors + 1 if reach is None else reach, k), batch - 1)
-    distances = _distances(x, x)
-    own = jnp.eye(batch, dtype=bool)
+    k = min(neighbors, max(total - 2, 1))
+    wide = min(max(neighbors + 1 if reach is None else reach, k), total - 1)
+    distances = _distances(x, others)
+    index = jnp.arange(batch) + rows_before(batch, axis_name)
+    own = index[:, None] == jnp.arange(total)
     order = jnp.argsort(jnp.where(own, jnp.inf, jax.lax.stop_gradient(distances)), -1)[:, :wide]
     d = jnp.take_along_axis(distances, order, -1)
-    other = y[order] != y[:, None]
+    other = classes[order] != y[:, None]
     bound = jnp.min(jnp.where(other, d, jnp.inf), -1, keepdims=True)
     bounded = bound < jnp.inf
     d, other = d[:, :k], other[:, :k]
     ratio = jnp.where(bounded, d / (jnp.where(bounded, bound, 1) + epsilon), 0)
     ratio = ratio / jnp.maximum(1, jnp.max(ratio, -1, keepdims=True))
-    spread, has_same = _share(ratio, ~other, epsilon)
+    spread, has_same = everyone(_share(ratio, ~other, epsilon), axis_name)
     same = jnp.where(jnp.any(has_same), 1 - _mean(spread, has_same, epsilon), 0)
-    largest = jnp.max(jnp.where(other, d, 0))
-    apart, has_other = _share(d / (largest + epsilon), other, epsilon)
+    largest = jnp.max(everyone(jnp.max(jnp.where(other, d, 0), -1), axis_name))
+    apart, has_other = everyone(_share(d / (largest + epsilon), other, epsilon), axis_name)
     different = jnp.where(jnp.any(has_other), _mean(apart, has_other, epsilon), 1)
-    purity = jnp.mean(~other, dtype=x.dtype)
+    purity = jnp.mean(everyone(jnp.mean(~other, -1, dtype=x.dtype), axis_name))
     score = ((same + different) / 2 + purity) / 2
     loss = -jnp.log(jnp.maximum(score, epsilon))
     return restore(jnp.broadcast_to(loss, (batch,)), embeddings)

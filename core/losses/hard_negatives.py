@@ -1,5 +1,7 @@
 """Hard negatives: those of a batch of pairs, and those made for an example."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -13,9 +15,11 @@ from ..numerics import (
     restore,
     upcast,
 )
-from ._shared import softplus
+from ._shared import rows_before, softplus
+from .batch_pairs import across
 from .contrastive import own_cosines
 from .pair_sums import check_views
+from .pairs import PairMasks, negative
 from .similarity import pairwise_cosine
 
 
@@ -64,11 +68,14 @@ def hard_negative_sigmoid_loss(
 def hard_negative_triplet_loss(
     queries: Float[Array, "batch features"],
     keys: Float[Array, "batch features"],
-    relevant: Bool[Array, "batch batch"] | None = None,
+    relevant: Bool[Array, "batch keys"] | None = None,
     *,
     margin: float = 0.3,
     negatives: int = 10,
     temperature: float | None = 0.1,
+    chunk_size: int | None = None,
+    axis_name: str | None = None,
+    ring: bool = False,
 ) -> Float[Array, "batch"]:
     """Triplet loss of pairs with the hardest of the batch's other keys (NGAME).
 
@@ -78,11 +85,14 @@ def hard_negative_triplet_loss(
     Args:
       queries: embeddings of documents [batch, features].
       keys: embeddings of a label of each, in the same order [batch, features].
-      relevant: which keys are right for which query, and so no negatives [batch, batch]; the
-        own key alone by default.
+      relevant: which keys are right for which query, and so no negatives [batch, keys of all
+        devices]; the own key alone by default.
       margin: how much more similar the own key is to be.
       negatives: `k`, at most the keys there are.
       temperature: of the weights; None for weights of one.
+      chunk_size: look at so many keys at a time; all for None.
+      axis_name: the mesh axis whose devices share the batch.
+      ring: send the keys round that axis rather than gather them.
 
     Returns:
       One loss a query [batch]; zero without a negative.
@@ -105,27 +115,32 @@ def hard_negative_triplet_loss(
     check_count(negatives=negatives)
     if temperature is not None:
         check_positive(temperature=temperature)
-    x, y = upcast(queries, keys)
-    batch = len(x)
-    wrong = ~jnp.eye(batch, dtype=bool)
-    if relevant is not None:
-        check_shape("relevant", relevant, (batch, batch), "[batch, batch]")
-        relevant = jnp.asarray(relevant)
-        check(
-            relevant.dtype == jnp.bool_,
-            "relevant",
-            f"got dtype {relevant.dtype}, takes booleans",
-        )
-        wrong &= ~relevant
-    cosines = pairwise_cosine(x, y)
-    # Below every cosine, and finite.
-    hardest, _ = jax.lax.top_k(jnp.where(wrong, cosines, -10), min(negatives, batch))
-    there = hardest > -5
-    gap = jnp.where(there, hardest - jnp.diagonal(cosines)[:, None] + margin, 0)
-    cost = jax.nn.relu(gap)
+    pairs = across(
+        *upcast(queries, keys),
+        compare=pairwise_cosine,
+        labels=None if relevant is None else _not_relevant(relevant, len(queries), axis_name),
+        chunk_size=chunk_size,
+        axis_name=axis_name,
+        ring=ring,
+    )
+    near = pairs.total(lambda b: jnp.where(b.positive, b.values, 0))
+    hardest, there = pairs.hardest(negative, negatives)
+    cost = jax.nn.relu(jnp.where(there, hardest - near[:, None] + margin, 0))
     if temperature is not None:
         logits = jnp.where(cost > 0, hardest, 0) / temperature
-        logits = jnp.where(there, logits, jnp.finfo(x.dtype).min)
+        logits = jnp.where(there, logits, jnp.finfo(pairs.dtype).min)
         cost = cost * jax.nn.softmax(logits, -1)
     loss = jnp.sum(cost, -1) / jnp.maximum(jnp.sum(there, -1), 1)
     return restore(loss, queries, keys)
+
+
+def _not_relevant(relevant: Any, batch: int, axis_name: str | None) -> PairMasks:
+    """The own key as the positive, and as negatives those that are not relevant."""
+    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    total = batch * devices
+    check_shape("relevant", relevant, (batch, total), "[batch, keys of all devices]")
+    relevant = jnp.asarray(relevant)
+    check(relevant.dtype == jnp.bool_, "relevant", f"got dtype {relevant.dtype}, takes booleans")
+    index = jnp.arange(batch) + rows_before(batch, axis_name)
+    own = index[:, None] == jnp.arange(total)
+    return PairMasks(own, ~own & ~relevant)

@@ -15,7 +15,7 @@ from ..numerics import (
     restore,
     upcast,
 )
-from ._shared import is_label, log_sum_exp, others_log_odds, pick, sine, softplus
+from ._shared import everyone, is_label, log_sum_exp, others_log_odds, pick, sine, softplus
 from .proxies import (
     ClassLabels,
     Embeddings,
@@ -36,6 +36,21 @@ def _add_angle(cosine: Float[Array, "..."], margin: Any) -> Float[Array, "..."]:
     """
     moved = cosine * jnp.cos(margin) - sine(cosine) * jnp.sin(margin)
     return jnp.where(cosine >= -jnp.cos(margin), moved, cosine - margin * jnp.sin(margin))
+
+
+def add_margins(
+    cosine: Float[Array, "batch classes"],
+    labels: ClassLabels,
+    *,
+    angular_margin: float = 0.0,
+    cosine_margin: float = 0.0,
+) -> Float[Array, "batch classes"]:
+    """`cos(theta + angular_margin) - cosine_margin` at the label, the cosines elsewhere."""
+    at_label = is_label(labels, cosine.shape[-1])
+    # One number a row is moved: a sum finds it, whose gradient is no scatter.
+    own = jnp.sum(jnp.where(at_label, cosine, 0), axis=-1, keepdims=True)
+    harder = _add_angle(own, angular_margin) - cosine_margin
+    return jnp.where(at_label, harder, cosine)
 
 
 def margin_cosines(
@@ -75,12 +90,13 @@ def margin_cosines(
     check_proxies(embeddings, labels, proxies)
     check_range("angular_margin", angular_margin, 0, jnp.pi, open_high=True)
     check_range("cosine_margin", cosine_margin, 0)
-    cosine = cosines(embeddings, proxies)
-    at_label = is_label(jnp.asarray(labels), cosine.shape[-1])
-    # One number a row is moved: a sum finds it, whose gradient is no scatter.
-    own = jnp.sum(jnp.where(at_label, cosine, 0), axis=-1, keepdims=True)
-    harder = _add_angle(own, angular_margin) - cosine_margin
-    return restore(jnp.where(at_label, harder, cosine), embeddings, proxies)
+    harder = add_margins(
+        cosines(embeddings, proxies),
+        jnp.asarray(labels),
+        angular_margin=angular_margin,
+        cosine_margin=cosine_margin,
+    )
+    return restore(harder, embeddings, proxies)
 
 
 def arcface_loss(
@@ -165,6 +181,7 @@ def adacos_scale(
     proxies: Proxies,
     *,
     scale: float | Float[Array, ""] | None = None,
+    axis_name: str | None = None,
 ) -> Float[Array, ""]:
     """The scale of AdaCos for the next step of a normalized softmax.
 
@@ -176,6 +193,7 @@ def adacos_scale(
       labels: the class of each [batch].
       proxies: one vector a class [classes, features].
       scale: the scale so far []; None for the first one, also the fixed scale of the paper.
+      axis_name: the mesh axis whose devices share the batch; the result is the same on all.
 
     Returns:
       The new scale [], a constant for the gradient, to be given to `normalized_softmax_loss` and
@@ -199,10 +217,13 @@ def adacos_scale(
     first = jnp.sqrt(2.0).astype(cosine.dtype) * jnp.log(jnp.asarray(classes - 1, cosine.dtype))
     s = first if scale is None else jnp.asarray(scale, cosine.dtype)
     others = log_sum_exp(s * cosine, ~is_label(labels, classes))
+    own, others = everyone((pick(cosine, labels), others), axis_name)
     log_b = jax.nn.logsumexp(others) - jnp.log(len(others))
     # The largest angle has the smallest cosine, so the median angle is that of the median cosine.
-    angle = jnp.arccos(jnp.clip(jnp.median(pick(cosine, labels)), -1, 1))
+    angle = jnp.arccos(jnp.clip(jnp.median(own), -1, 1))
     new = log_b / jnp.cos(jnp.minimum(jnp.pi / 4, angle))
+    if axis_name is not None:
+        new = jax.lax.pmax(jax.lax.stop_gradient(new), axis_name)  # equal already, and so typed
     return restore(jax.lax.stop_gradient(new), embeddings, proxies)
 
 
@@ -298,12 +319,8 @@ def unified_negative_pair_loss(
     x, labels, p = wide(embeddings, labels, proxies)
     cosine = margin_cosines(x, labels, p, angular_margin=margin, cosine_margin=cosine_margin)
     odds = others_log_odds(scale * cosine, jnp.asarray(labels))
-    everyone, classes = x, jnp.asarray(labels)
-    if axis_name is not None:
-        everyone, classes = (
-            jax.lax.all_gather(a, axis_name, tiled=True) for a in (everyone, classes)
-        )
-    pairs = pairwise_cosine(everyone, everyone)
+    batch, classes = everyone((x, jnp.asarray(labels)), axis_name)
+    pairs = pairwise_cosine(batch, batch)
     different = jnp.triu(classes[:, None] != classes[None], 1)
     kept = box_whisker_mask(jax.lax.stop_gradient(pairs), different, whisker=whisker)
     extra = log_sum_exp((scale * pairs).reshape(-1), kept.reshape(-1))

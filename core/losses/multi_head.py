@@ -18,6 +18,7 @@ from ..numerics import (
     safe_normalize,
     upcast,
 )
+from ._shared import rows_before
 
 Views = Float[Array, "heads batch features"]
 
@@ -59,6 +60,7 @@ def multi_head_contrastive_loss(
     *,
     regularization: float = 0.1,
     is_smooth: bool = True,
+    axis_name: str | None = None,
 ) -> Float[Array, "batch"]:
     """AMCL: contrastive losses of several heads, with a temperature for every pair that is learned.
 
@@ -70,10 +72,13 @@ def multi_head_contrastive_loss(
       first: embeddings of one view by every head [heads, batch, features].
       second: embeddings of the other view [heads, batch, features].
       temperature: a number, or what broadcasts to [heads, 2 batch, 2 batch]: of every pair of the
-        first views followed by the second ones.
+        first views followed by the second ones. Of several devices it has the rows of the own
+        examples, and columns for the first views of all, then for their second views.
       regularization: `b`.
       is_smooth: False takes the largest term over the negatives in place of the log-sum-exp, as
         the paper's table has it.
+      axis_name: the mesh axis whose devices share the batch. Their views are gathered: a
+        temperature for every pair is as large as the similarities.
 
     Returns:
       One loss an example [batch], the mean over its views as anchors; zero in a batch of one.
@@ -95,20 +100,26 @@ def multi_head_contrastive_loss(
     check(min(jnp.shape(first)[:2]) > 0, "first", "got no heads or no rows, takes one or more")
     check_shape("second", second, jnp.shape(first), "[heads, batch, features], as first")
     heads, batch, features = jnp.shape(first)
-    pairs = (heads, 2 * batch, 2 * batch)
-    check_broadcastable("temperature", temperature, pairs, "[heads, 2 batch, 2 batch]")
+    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    total = batch * devices
+    pairs = (heads, 2 * batch, 2 * total)
+    check_broadcastable("temperature", temperature, pairs, "[heads, 2 batch, 2 batch of all]")
     check_positive(temperature=temperature)
     check_range("regularization", regularization, 0)
-    x, y = upcast(first, second)
-    if batch == 1:
+    x, y = map(safe_normalize, upcast(first, second))
+    if total == 1:
         return restore(0 * jnp.sum(x + y, (0, 2)), first, second)
-    z = safe_normalize(jnp.concatenate([x, y], 1))
-    t = jnp.broadcast_to(jnp.asarray(temperature, z.dtype), pairs)
-    cosines = jnp.einsum("hif,hjf->hij", z, z, precision=jax.lax.Precision.HIGHEST)
+    own = others = (x, y)
+    if axis_name is not None:
+        others = tuple(jax.lax.all_gather(a, axis_name, axis=1, tiled=True) for a in own)
+    index = jnp.arange(batch) + rows_before(batch, axis_name)
+    z, everyone = jnp.concatenate(own, 1), jnp.concatenate(others, 1)
+    t = jnp.broadcast_to(jnp.asarray(temperature, x.dtype), pairs)
+    cosines = jnp.einsum("hif,hjf->hij", z, everyone, precision=jax.lax.Precision.HIGHEST)
     terms = cosines / t - regularization * (features / 2 * jnp.log(t) + 1 / t)
-    index = jnp.arange(2 * batch)
-    negative = index[:, None] % batch != index[None] % batch
-    near = jnp.take_along_axis(terms, ((index + batch) % (2 * batch))[None, :, None], -1)[..., 0]
+    negative = jnp.tile(index, 2)[:, None] != jnp.tile(jnp.arange(total), 2)
+    partner = jnp.concatenate([index + total, index])
+    near = jnp.take_along_axis(terms, partner[None, :, None], -1)[..., 0]
     masked = jnp.where(negative, terms, -jnp.inf)
     far = jax.nn.logsumexp(masked, -1) if is_smooth else jnp.max(masked, -1)
     each = jnp.sum(far - near, 0)

@@ -16,7 +16,7 @@ from ..numerics import (
     restore,
     upcast,
 )
-from ._shared import check_labels, check_targets, is_label, pick, softplus
+from ._shared import check_labels, check_targets, everyone, is_label, pick, rows_before, softplus
 
 # How far from zero and one the authors of ELR keep probabilities.
 _CLIP = 1e-4
@@ -259,7 +259,10 @@ def select_nested_width(
 
 
 def small_loss_mask(
-    losses: Float[Array, "batch"], *, forget_rate: float | Float[Array, ""] = 0.2
+    losses: Float[Array, "batch"],
+    *,
+    forget_rate: float | Float[Array, ""] = 0.2,
+    axis_name: str | None = None,
 ) -> Bool[Array, "batch"]:
     """Which examples of a batch to trust: those of the smallest losses.
 
@@ -269,6 +272,7 @@ def small_loss_mask(
     Args:
       losses: one loss an example [batch].
       forget_rate: the share that is left out: 0.2, or 0.3 for Clothing1M.
+      axis_name: the mesh axis whose devices share the batch.
 
     Returns:
       True for the trusted examples [batch].
@@ -287,8 +291,10 @@ def small_loss_mask(
     check_rank("losses", losses, 1)
     check_range("forget_rate", forget_rate, 0, 1)
     batch = jnp.shape(losses)[0]
-    order = jnp.argsort(jnp.asarray(losses))
+    order = jnp.argsort(everyone(jnp.asarray(losses), axis_name))
+    total = len(order)
     # A hair is added, so that (1 - 0.2) * 5 counts as four in every precision.
-    kept = jnp.floor((1 - jnp.asarray(forget_rate, jnp.float32)) * batch + 1e-4)
-    rank = jnp.zeros(batch, order.dtype).at[order].set(jnp.arange(batch, dtype=order.dtype))
-    return rank < kept.astype(order.dtype)
+    kept = jnp.floor((1 - jnp.asarray(forget_rate, jnp.float32)) * total + 1e-4)
+    rank = jnp.zeros(total, order.dtype).at[order].set(jnp.arange(total, dtype=order.dtype))
+    mine = rank[jnp.arange(batch) + rows_before(batch, axis_name)]
+    return mine < kept.astype(order.dtype)

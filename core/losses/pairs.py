@@ -1,9 +1,9 @@
 """The engine of the pair losses: which pairs there are, and sums over them that fit in memory.
 
 A loss of this kind is a short formula over the pairs (anchor, reference) of a batch. `Pairs` knows
-which pairs are positive and which negative, and offers three reductions over the references of each
-anchor, `total`, `largest` and `log_sum_exp`. They see the references block by block, so the same
-formula runs
+which pairs are positive and which negative, and offers reductions over the references of each
+anchor: `total`, `log_sum_exp`, `largest` and the several largest, `hardest`. They see the
+references block by block, so the same formula runs
 
 - on the whole matrix of pairs (the default),
 - on chunks of `chunk_size` references, with memory in proportion to the batch,
@@ -124,6 +124,9 @@ class Block(NamedTuple):
     number: Int[Array, "block"]
 
 
+Relate = Callable[[Any, Any], tuple[Array, Array]]
+"""From labels of anchors and of references to masks [anchors, references]: positive, negative."""
+
 Term = Callable[..., Any]
 """`term(block, *per_anchor) -> [anchors, block]`, `per_anchor` arrays as columns [anchors, 1]."""
 
@@ -139,6 +142,7 @@ class Pairs:
       exclude_self: whether an anchor makes no pair with the reference of its own index.
       chunk_size: how many references are looked at together; all of them for None.
       ring_axis: the mesh axis round which the references go; None without.
+      relate: which pairs are positive and which negative; by equal or shared labels for None.
     """
 
     anchors: tuple[Any, Any, Any]
@@ -147,6 +151,13 @@ class Pairs:
     exclude_self: bool = True
     chunk_size: int | None = None
     ring_axis: str | None = None
+    relate: Relate | None = None
+
+    @property
+    def size(self) -> int:
+        """How many references there are on all devices."""
+        devices = 1 if self.ring_axis is None else jax.lax.axis_size(self.ring_axis)
+        return int(self.references[2].shape[0] * devices)
 
     @property
     def dtype(self) -> Any:
@@ -158,6 +169,8 @@ class Pairs:
         there = (other_index >= 0)[None]
         if isinstance(labels, PairMasks):
             positive, negative = (jnp.take(m, other_index, axis=1, mode="clip") for m in labels)
+        elif self.relate is not None:
+            positive, negative = self.relate(labels, other_labels)
         else:
             positive = _related(labels, other_labels)
             negative = ~positive
@@ -270,6 +283,51 @@ class Pairs:
         return self.total(
             lambda b, number: jnp.where(which(b) & (b.number == number), b.values, 0), chosen
         )
+
+    def ranked(self, which: Callable[[Block], Array], count: int) -> tuple[Array, Array]:
+        """The `count` largest values that `which` picks, and their references [anchors, count].
+
+        In descending order, of equal ones the first, without gradient. Where there are fewer, the
+        lowest number of the dtype.
+        """
+        lowest = jnp.finfo(self.dtype).min
+
+        def term(b: Block) -> tuple[Array, Array]:
+            value = jnp.where(which(b), b.values, lowest)
+            return value, jnp.broadcast_to(b.number, value.shape)
+
+        def first(pair: tuple[Array, Array], axis: int) -> tuple[Array, Array]:
+            short = ((0, 0), (0, max(count - pair[0].shape[axis], 0)))
+            value, number = (jnp.pad(x, short, constant_values=c) for x, c in zip(pair, fill))
+            value, place = jax.lax.top_k(value, count)
+            return value, jnp.take_along_axis(number, place, axis)
+
+        def merge(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+            value, number = (jnp.concatenate(x, 1) for x in zip(a, b))
+            down, number = jax.lax.sort((-value, number), dimension=1, num_keys=2)
+            return -down[:, :count], number[:, :count]
+
+        fill = (lowest, -1)
+        return self.constant()._fold(term, (), first, merge)
+
+    def hardest(
+        self, which: Callable[[Block], Array], count: int
+    ) -> tuple[Float[Array, "anchors count"], Bool[Array, "anchors count"]]:
+        """The `count` largest values that `which` picks, and which are there; zero elsewhere."""
+        count = min(count, self.size)
+        lowest = jnp.finfo(self.dtype).min
+        if self.chunk_size is None and self.ring_axis is None:
+            masked = jnp.where(which(self.dense), self.dense.values, lowest)
+            value, _ = jax.lax.top_k(masked, count)
+            there = value > lowest
+            return jnp.where(there, value, 0), there
+
+        def at(b: Block, number: Array) -> Array:
+            hit = which(b)[..., None] & (b.number[:, None] == number)
+            return jnp.where(hit, b.values[..., None], 0)
+
+        top, chosen = self.ranked(which, count)
+        return self.total(at, chosen), top > lowest
 
 
 def positive(block: Block) -> Bool[Array, "anchors block"]:

@@ -1,7 +1,8 @@
-"""Losses of regression: divergences between kernel estimates of distributions, and ConR.
+"""Losses of regression: divergences between kernel estimates of distributions.
 
 Kernel estimates are formed from logarithms, so that distances far beyond the bandwidth neither
-underflow to the logarithm of zero nor lose their gradient.
+underflow to the logarithm of zero nor lose their gradient. They are sums over all pairs of a batch,
+and take what the engine of the module `pairs` offers: `chunk_size`, `axis_name` and `ring`.
 """
 
 import math
@@ -24,8 +25,9 @@ from ..numerics import (
     safe_sqrt,
     upcast,
 )
-from ._shared import log_sum_exp
-from .similarity import pairwise_cosine, pairwise_squared_euclidean
+from .batch_pairs import across
+from .pairs import either
+from .similarity import pairwise_squared_euclidean
 
 Samples = Float[Array, "batch features"]
 Normalization = Literal["square_of_sum", "sum_of_squares"]
@@ -41,12 +43,41 @@ def _check_samples(**arrays: Any) -> None:
     check(jnp.shape(x)[0] > 0, first, "got no rows, takes one or more")
 
 
-def _log_gram(x: Samples, y: Samples, bandwidth: float) -> Float[Array, "rows columns"]:
-    """Logarithm of the Gaussian kernel of all pairs of rows."""
-    return -pairwise_squared_euclidean(x, y) / (2 * bandwidth**2)
+def _row_sums(
+    x: tuple[Samples, ...], y: tuple[Samples, ...], engine: dict[str, Any]
+) -> Float[Array, "rows"]:
+    """`log sum_j exp(-sum_v |x_vi - y_vj|^2 / 2)` of each row, `v` over the variables.
+
+    A product of Gaussian kernels of variables that are divided by their bandwidths.
+    """
+    ends = [sum(v.shape[1] for v in x[:i]) for i in range(len(x) + 1)]
+
+    def log_kernel(a: Samples, b: Samples) -> Float[Array, "rows columns"]:
+        parts = [slice(*ends[i : i + 2]) for i in range(len(x))]
+        squared = [pairwise_squared_euclidean(a[:, p], b[:, p]) for p in parts]
+        return -sum(squared[1:], squared[0]) / 2
+
+    pairs = across(jnp.concatenate(x, 1), jnp.concatenate(y, 1), compare=log_kernel, **engine)
+    return pairs.log_sum_exp(lambda b: b.values, either)
 
 
-def cs_divergence(x: Samples, y: Samples, *, bandwidth: float = 1.0) -> Float[Array, ""]:
+def _over_rows(values: Float[Array, "rows"], axis_name: str | None) -> Float[Array, ""]:
+    """The log-sum-exp of the values of all rows, on all devices."""
+    if axis_name is None:
+        return logsumexp(values)
+    top = jax.lax.pmax(jax.lax.stop_gradient(jnp.max(values)), axis_name)
+    return top + jnp.log(jax.lax.psum(jnp.sum(jnp.exp(values - top)), axis_name))
+
+
+def cs_divergence(
+    x: Samples,
+    y: Samples,
+    *,
+    bandwidth: float = 1.0,
+    chunk_size: int | None = None,
+    axis_name: str | None = None,
+    ring: bool = False,
+) -> Float[Array, ""]:
     """Cauchy-Schwarz divergence of two samples, by kernel estimates of their densities.
 
     `log mean_ij G(x_i, x_j) + log mean_ij G(y_i, y_j) - 2 log mean_ij G(x_i, y_j)` with the
@@ -56,6 +87,9 @@ def cs_divergence(x: Samples, y: Samples, *, bandwidth: float = 1.0) -> Float[Ar
       x: a sample [rows, features].
       y: another one [columns, features].
       bandwidth: `s` (sigma).
+      chunk_size: look at so many rows at a time; all for None.
+      axis_name: the mesh axis whose devices share the rows; the result is the same on all.
+      ring: send the rows round that axis rather than gather them.
 
     Returns:
       The divergence [], zero for equal samples, never negative.
@@ -77,10 +111,13 @@ def cs_divergence(x: Samples, y: Samples, *, bandwidth: float = 1.0) -> Float[Ar
     check(jnp.shape(x)[0] > 0, "x", "got no rows, takes one or more")
     check(jnp.shape(y)[0] > 0, "y", "got no rows, takes one or more")
     check_positive(bandwidth=bandwidth)
-    a, b = upcast(x, y)
+    a, b = (z / bandwidth for z in upcast(x, y))
+    engine = {"chunk_size": chunk_size, "axis_name": axis_name, "ring": ring}
+    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
 
     def log_mean(u: Samples, v: Samples) -> Float[Array, ""]:
-        return logsumexp(_log_gram(u, v, bandwidth)) - math.log(len(u) * len(v))
+        count = math.log(len(u) * devices * len(v) * devices)
+        return _over_rows(_row_sums((u,), (v,), engine), axis_name) - count
 
     return restore(log_mean(a, a) + log_mean(b, b) - 2 * log_mean(a, b), x, y)
 
@@ -93,6 +130,9 @@ def conditional_cs_divergence(
     input_bandwidth: float = 1.0,
     target_bandwidth: float = 1.0,
     normalization: Normalization = "square_of_sum",
+    chunk_size: int | None = None,
+    axis_name: str | None = None,
+    ring: bool = False,
 ) -> Float[Array, ""]:
     """How far the distribution of predictions given inputs is from that of targets given inputs.
 
@@ -108,6 +148,9 @@ def conditional_cs_divergence(
       input_bandwidth: sigma of the inputs' kernel.
       target_bandwidth: sigma of the targets' kernel.
       normalization: "square_of_sum" for `w_j` as above; "sum_of_squares" for `sum_i K_ji^2`.
+      chunk_size: look at so many rows at a time; all for None.
+      axis_name: the mesh axis whose devices share the rows; the result is the same on all.
+      ring: send the rows round that axis rather than gather them.
 
     Returns:
       The divergence [], one for a batch, zero where the predictions are the targets.
@@ -132,26 +175,29 @@ def conditional_cs_divergence(
         f"got {normalization!r}, takes 'square_of_sum' or 'sum_of_squares'",
     )
     x, y, z = upcast(inputs, targets, predictions)
-    k = _log_gram(x, x, input_bandwidth)
-    square = normalization == "square_of_sum"
-    log_w = 2 * logsumexp(k, -1) if square else logsumexp(2 * k, -1)
+    engine = {"chunk_size": chunk_size, "axis_name": axis_name, "ring": ring}
+    x, y, z = x / input_bandwidth, y / target_bandwidth, z / target_bandwidth
+    if normalization == "square_of_sum":
+        log_w = 2 * _row_sums((x,), (x,), engine)
+    else:
+        log_w = _row_sums((x, x), (x, x), engine)
 
     def log_t(u: Samples, v: Samples) -> Float[Array, ""]:
-        return logsumexp(logsumexp(k + _log_gram(u, v, target_bandwidth), -1) - log_w)
+        return _over_rows(_row_sums((x, u), (x, v), engine) - log_w, axis_name)
 
     loss = log_t(y, y) + log_t(z, z) - 2 * log_t(z, y)
     return restore(loss, inputs, targets, predictions)
 
 
-def _quadratic_information(k: Float[Array, "n n"], q: Float[Array, "n n"]) -> Float[Array, ""]:
-    """Cauchy-Schwarz mutual information from two matrices of log-kernels."""
-    # The powers of the sample size cancel: 2 + 4 - 2 * 3.
-    joint, marginals = logsumexp(k + q), logsumexp(k) + logsumexp(q)
-    return joint + marginals - 2 * logsumexp(logsumexp(k, -1) + logsumexp(q, -1))
-
-
 def cs_mutual_information(
-    x: Samples, y: Samples, *, bandwidth: float = 1.0, normalize: bool = False
+    x: Samples,
+    y: Samples,
+    *,
+    bandwidth: float = 1.0,
+    normalize: bool = False,
+    chunk_size: int | None = None,
+    axis_name: str | None = None,
+    ring: bool = False,
 ) -> Float[Array, ""]:
     """Cauchy-Schwarz quadratic mutual information of two variables, by kernel estimates.
 
@@ -164,6 +210,9 @@ def cs_mutual_information(
       y: the other one [batch, features]; the numbers of features may differ.
       bandwidth: sigma of both Gaussian kernels.
       normalize: divide by both variables' information about themselves; one for equal variables.
+      chunk_size: look at so many rows at a time; all for None.
+      axis_name: the mesh axis whose devices share the rows; the result is the same on all.
+      ring: send the rows round that axis rather than gather them.
 
     Returns:
       The information [], zero where either is constant; not negative but for rounding.
@@ -182,11 +231,21 @@ def cs_mutual_information(
     """
     _check_samples(x=x, y=y)
     check_positive(bandwidth=bandwidth)
-    a, b = upcast(x, y)
-    k, q = _log_gram(a, a, bandwidth), _log_gram(b, b, bandwidth)
-    information = _quadratic_information(k, q)
+    a, b = (z / bandwidth for z in upcast(x, y))
+    engine = {"chunk_size": chunk_size, "axis_name": axis_name, "ring": ring}
+    rows = {id(z): _row_sums((z,), (z,), engine) for z in (a, b)}
+
+    def total(values: Float[Array, "rows"]) -> Float[Array, ""]:
+        return _over_rows(values, axis_name)
+
+    def quadratic(u: Samples, v: Samples) -> Float[Array, ""]:
+        # The powers of the sample size cancel: 2 + 4 - 2 * 3.
+        k, q = rows[id(u)], rows[id(v)]
+        return total(_row_sums((u, v), (u, v), engine)) + total(k) + total(q) - 2 * total(k + q)
+
+    information = quadratic(a, b)
     if normalize:
-        own = safe_sqrt(_quadratic_information(k, k)) * safe_sqrt(_quadratic_information(q, q))
+        own = safe_sqrt(quadratic(a, a)) * safe_sqrt(quadratic(b, b))
         information = safe_divide(information, own)
     return restore(information, x, y)
 
@@ -200,6 +259,9 @@ def cs_information_bottleneck_loss(
     weight: float = 1e-2,
     bandwidth: float = 1.0,
     normalization: Normalization = "square_of_sum",
+    chunk_size: int | None = None,
+    axis_name: str | None = None,
+    ring: bool = False,
 ) -> Float[Array, ""]:
     """CS-IB: predict like the targets from a code that keeps little of the inputs.
 
@@ -213,6 +275,9 @@ def cs_information_bottleneck_loss(
       weight: the price of information (beta).
       bandwidth: sigma of all kernels.
       normalization: as in `conditional_cs_divergence`.
+      chunk_size: look at so many rows at a time; all for None.
+      axis_name: the mesh axis whose devices share the rows; the result is the same on all.
+      ring: send the rows round that axis rather than gather them.
 
     Returns:
       One loss for the batch [].
@@ -230,6 +295,7 @@ def cs_information_bottleneck_loss(
     """
     _check_samples(inputs=inputs, targets=targets, predictions=predictions, codes=codes)
     check_range("weight", weight, 0)
+    engine: Any = {"chunk_size": chunk_size, "axis_name": axis_name, "ring": ring}
     divergence = conditional_cs_divergence(
         inputs,
         targets,
@@ -237,93 +303,10 @@ def cs_information_bottleneck_loss(
         input_bandwidth=bandwidth,
         target_bandwidth=bandwidth,
         normalization=normalization,
+        **engine,
     )
-    information = cs_mutual_information(inputs, codes, bandwidth=bandwidth, normalize=True)
+    information = cs_mutual_information(
+        inputs, codes, bandwidth=bandwidth, normalize=True, **engine
+    )
     loss = upcast(divergence) + weight * upcast(information)
     return restore(loss, inputs, targets, predictions, codes)
-
-
-def conr_loss(
-    features: Samples,
-    targets: Float[Array, "batch"],
-    predictions: Float[Array, "batch"],
-    weights: Float[Array, "batch"] | None = None,
-    *,
-    window: float = 1.0,
-    temperature: float = 0.07,
-    push: float = 0.01,
-    count_others: bool = False,
-) -> Float[Array, "batch"]:
-    """ConR: features of far targets are pushed apart where predictions confuse them.
-
-    With cosines over the temperature `s`, for anchor `i` the positives `|y_i - y_j| <= w` and the
-    negatives `|y_i - y_j| > w` but `|yhat_i - yhat_j| <= w`, and the pushes
-    `S_ij = r_i exp(e |y_i - y_j|)`: the mean over the positives of
-    `-log(exp(s_ij) / (sum_p exp(s_ip) + sum_n S_in exp(s_in)))`, times the weight `r_i`. It is
-    zero for an anchor without a negative or without a positive. Added to the loss of regression;
-    two augmented views of each input give every anchor a positive.
-
-    Args:
-      features: the features before the last layer [batch, features].
-      targets: the targets [batch].
-      predictions: the predictions [batch]; no gradient goes through them.
-      weights: `r`, larger for rarer targets, zero or more [batch]; None for ones.
-      window: `w`, within which targets or predictions are alike.
-      temperature: divides the cosines.
-      push: `e`, how a negative's push grows with the distance of targets.
-      count_others: add one to the denominator for every pair that is no positive, as the authors'
-        code does.
-
-    Returns:
-      One loss an anchor [batch].
-
-    Raises:
-      ValueError: if a shape, a dtype or a hyper-parameter does not fit.
-
-    Source: ConR: Contrastive Regularizer for Deep Imbalanced Regression, arXiv 2309.06651, Eq. 2
-    to 4. `ConR` in `agedb-dir/loss.py` of BorealisAI/ConR is the mean of this with
-    `count_others=True` where every anchor has a positive, and NaN where one has none; it takes the
-    temperature 0.07 whatever is asked for.
-
-    >>> f = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    >>> y, guess = jnp.array([0.0, 0.5, 9.0]), jnp.array([0.0, 5.0, 0.0])
-    >>> np.asarray(conr_loss(f, y, guess, temperature=1.0, push=0.0), float).round(3)
-    array([1.313, 0.   , 0.   ])
-    """
-    check_floating(features=features, targets=targets, predictions=predictions)
-    check_rank("features", features, 2)
-    check_shape("targets", targets, jnp.shape(features)[:1], "[batch], one a row of features")
-    check_shape("predictions", predictions, jnp.shape(targets), "[batch], as targets")
-    check_positive(temperature=temperature)
-    check_range("window", window, 0)
-    check_range("push", push, 0)
-    f, *fixed = upcast(features, targets, predictions)
-    y, guess = map(jax.lax.stop_gradient, fixed)
-    rarity = jnp.ones_like(y)
-    if weights is not None:
-        check_floating(weights=weights)
-        check_shape("weights", weights, jnp.shape(targets), "[batch], as targets")
-        rarity = jax.lax.stop_gradient(jnp.asarray(weights, f.dtype))
-    apart = jnp.abs(y[:, None] - y)
-    near = apart <= window
-    positive = near & ~jnp.eye(len(y), dtype=bool)
-    negative = ~near & (jnp.abs(guess[:, None] - guess) <= window)
-    s = pairwise_cosine(f, f) / temperature
-
-    there = rarity > 0
-    log_push = jnp.log(jnp.where(there, rarity, 1))[:, None] + push * apart
-    pushing = negative & there[:, None]
-    # One sum over both kinds of pairs; the others are a constant beside them.
-    terms = jnp.where(pushing, s + log_push, s)
-    counted = positive | pushing
-    if count_others:
-        others = jnp.sum(~positive, -1, keepdims=True).astype(f.dtype)
-        terms = jnp.concatenate([terms, jnp.log(jnp.maximum(others, 1))], -1)
-        counted = jnp.concatenate([counted, others > 0], -1)
-    total = log_sum_exp(terms, counted)
-    has = jnp.any(positive, -1) & jnp.any(negative, -1)
-    mean = safe_divide(
-        jnp.sum(jnp.where(positive, s, 0), -1), jnp.sum(positive, -1).astype(f.dtype)
-    )
-    loss = rarity * jnp.where(has, jnp.where(has, total, 0) - mean, 0)
-    return restore(loss, features, targets, predictions)

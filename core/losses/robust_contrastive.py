@@ -124,6 +124,7 @@ def isogclr_loss(
     temperature_range: tuple[float, float] = (0.05, 0.7),
     chunk_size: int | None = None,
     axis_name: str | None = None,
+    ring: bool = False,
 ) -> tuple[Float[Array, "batch"], IsogclrState]:
     """iSogCLR: a global contrastive loss from small batches, with a temperature for each example.
 
@@ -148,6 +149,7 @@ def isogclr_loss(
       chunk_size: look at so many views at a time; all for None.
       axis_name: the mesh axis whose devices share the batch; each device keeps the state of its own
         examples.
+      ring: send the views round that axis rather than gather them.
 
     Returns:
       One loss an example [batch], whose gradient is that of the global loss (its value means
@@ -178,7 +180,7 @@ def isogclr_loss(
     check_range("momentum", momentum, 0, 1, open_low=True)
     low, high = temperature_range
     check(0 < low <= high, "temperature_range", f"got {temperature_range}, takes 0 < low <= high")
-    pairs = both_views(view1, view2, chunk_size, axis_name, False)
+    pairs = both_views(view1, view2, chunk_size, axis_name, ring)
     stop = jax.lax.stop_gradient
     index = jnp.asarray(index)
     t, log_u, velocity = (stop(x[index]).astype(pairs.dtype) for x in state)
