@@ -14,6 +14,7 @@ from ..numerics import (
     check_range,
     check_shape,
     restore,
+    safe_abs,
     safe_divide,
     upcast,
 )
@@ -36,7 +37,7 @@ def _normalize(
         scores = softplus(scores)
     # Divided by the largest first, so that the mean stays in range; it cancels.
     scores = safe_divide(scores, jax.lax.stop_gradient(jnp.max(jnp.abs(scores), -1, keepdims=True)))
-    return safe_divide(scores, jnp.mean(jnp.abs(scores), -1, keepdims=True))
+    return safe_divide(scores, jnp.mean(safe_abs(scores), -1, keepdims=True))
 
 
 def ldr_kl(

@@ -12,6 +12,7 @@ from ..numerics import (
     check_rank,
     check_shape,
     restore,
+    safe_abs,
     upcast,
 )
 
@@ -26,7 +27,7 @@ def _assist(
     """Towards a teacher mirrored to the student's side from beyond it, away from it within."""
     beyond = (distance > error) & (error > 0)
     within = (distance >= band * error) & (distance <= error)
-    gap = jnp.abs(distance - error)
+    gap = safe_abs(distance - error)
     return jnp.where(beyond, attraction * gap, jnp.where(within, repulsion * gap, 0))
 
 
@@ -96,7 +97,7 @@ def landmark_distillation_loss(
         check_range(name, push, None, 0)
     x, *fixed = upcast(points, targets, tough, tolerant)
     y, hard, soft = map(jax.lax.stop_gradient, fixed)
-    distance, e_tough, e_tolerant = (jnp.abs(a - y) for a in (x, hard, soft))
+    distance, e_tough, e_tolerant = (safe_abs(a - y) for a in (x, hard, soft))
     main = jnp.where(
         distance <= e_tolerant,
         3 * distance,

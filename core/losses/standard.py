@@ -15,6 +15,7 @@ from ..numerics import (
     check_range,
     check_shape,
     restore,
+    safe_abs,
     safe_log,
     upcast,
 )
@@ -290,7 +291,7 @@ def ldam_loss(
       ValueError: if the shapes do not fit, a dtype is wrong or a hyper-parameter out of range.
 
     Source: Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss, arXiv
-    1906.07413, the LDAM loss; `losses.py` of kaidic/LDAM-DRW has the same defaults.
+    1906.07413, the LDAM loss; `losses.py` of kaidic/LDAM-DRW has the same values and defaults.
 
     >>> cosines, counts = jnp.array([[0.9, 0.1]]), jnp.array([16, 1])
     >>> loss = ldam_loss(cosines, jnp.array([0]), counts, scale=1.0)
@@ -335,7 +336,8 @@ def logit_adjusted_cross_entropy(
       ValueError: if the shapes do not fit, a dtype is wrong or `strength` is negative.
 
     Source: Long-tail learning via logit adjustment, arXiv 2007.07314, softmax cross-entropy with
-    logit adjustment; Balanced Meta-Softmax for Long-Tailed Visual Recognition, arXiv 2007.10740.
+    logit adjustment; Balanced Meta-Softmax for Long-Tailed Visual Recognition, arXiv 2007.10740,
+    whose authors' code agrees.
 
     >>> loss = logit_adjusted_cross_entropy(jnp.zeros((1, 2)), jnp.array([0]), jnp.array([30, 10]))
     >>> np.asarray(jnp.exp(-loss), float).round(3)
@@ -392,7 +394,7 @@ def pinball_loss(
     check_range("quantile", quantile, 0, 1)
     check_range("huber_delta", huber_delta, 0)
     check_broadcastable("quantile", quantile, r.shape, "[...], as predictions")
-    size = jnp.abs(r)
+    size = safe_abs(r)
     if huber_delta:
         inside = jnp.minimum(size, huber_delta)
         # The square within, the tangent beyond: h'(r) = min(|r|, delta) / delta.
@@ -426,7 +428,8 @@ def general_robust_loss(
     Raises:
       ValueError: if the shapes do not fit, a dtype is wrong or a hyper-parameter out of range.
 
-    Source: A General and Adaptive Robust Loss Function, arXiv 1701.03077, Eq. 8. Shapes above 2,
+    Source: A General and Adaptive Robust Loss Function, arXiv 1701.03077, Eq. 8; agrees with
+    jonbarron/robust_loss_pytorch, which has no derivative by the shape at 0 and 2. Shapes above 2,
     which weigh outliers more than the square does, are left out.
 
     >>> x, y = jnp.zeros(3), jnp.array([0.0, 1.0, 100.0])

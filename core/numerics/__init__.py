@@ -13,7 +13,7 @@ from .checks import (
     check_shape,
 )
 from .dtypes import accumulation_dtype, restore, upcast
-from .safe import safe_divide, safe_log, safe_norm, safe_normalize, safe_sqrt
+from .safe import safe_abs, safe_divide, safe_log, safe_norm, safe_normalize, safe_sqrt
 
 __all__ = [
     "accumulation_dtype",
@@ -28,6 +28,7 @@ __all__ = [
     "check_rank",
     "check_shape",
     "restore",
+    "safe_abs",
     "safe_divide",
     "safe_log",
     "safe_norm",

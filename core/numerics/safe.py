@@ -9,6 +9,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+def safe_abs(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Absolute value whose derivative at zero is zero, between those on either side.
+
+    That of `jnp.abs` is one, which pulls at an error of exactly zero.
+
+    Args:
+      x: array of any shape [...].
+
+    Returns:
+      `|x|` [...].
+
+    >>> float(jax.grad(safe_abs)(0.0))
+    0.0
+    """
+    return x * jnp.sign(x)
+
+
 def safe_sqrt(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Square root whose value and derivatives at and below zero are zero.
 

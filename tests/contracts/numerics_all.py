@@ -16,6 +16,7 @@ def checked(fn, x, **kwargs):
 
 
 CASES = [
+    Case("papyrax.numerics.safe_abs", one, ("x",)),
     Case("papyrax.numerics.safe_sqrt", lambda rng: {"x": rng.uniform(0.5, 2, (3, 4))}, ("x",)),
     Case("papyrax.numerics.safe_log", lambda rng: {"x": rng.uniform(0.5, 2, (3, 4))}, ("x",)),
     Case(

@@ -166,6 +166,12 @@ def test_ferkd_labels():
     np.testing.assert_allclose(adapt(p, y, calibrate_below=0).targets, p, rtol=1e-5)
 
 
+def test_a_landmark_at_its_target_is_not_pulled():
+    x, error = jnp.array([0.2, -0.1]), jnp.array([0.1, 0.0])
+    loss = lambda p: losses.landmark_distillation_loss(p, x, x + error, x - error)  # noqa: E731
+    np.testing.assert_array_equal(jax.grad(loss)(x), [0.0, 0.0])
+
+
 def test_landmarks_are_driven_to_the_target():
     y = jnp.zeros(1)
 
