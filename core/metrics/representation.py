@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 from ..losses.batch_pairs import across, in_batch
 from ..losses.pairs import check_pair_labels, either
 from ..losses.similarity import pairwise_cosine, pairwise_squared_euclidean
+from ..losses.spread import distances_of_views, log_mean_potential
 from ..numerics import (
     check,
     check_floating,
@@ -18,7 +19,6 @@ from ..numerics import (
     restore,
     safe_divide,
     safe_normalize,
-    safe_sqrt,
     upcast,
 )
 
@@ -57,17 +57,8 @@ def uniformity(
     """
     _check(embeddings)
     check_positive(scale=scale)
-    n = len(embeddings)
     x = safe_normalize(upcast(embeddings))
-    pairs = in_batch(
-        x, jnp.zeros(n, jnp.int32), compare=pairwise_squared_euclidean, chunk_size=chunk_size
-    )
-    if n == 1:
-        return restore(jnp.sum(x) * 0, embeddings)
-    each = pairs.log_sum_exp(lambda b: -scale * b.values, either)
-    top = jnp.max(each)
-    mean = jnp.log(jnp.mean(jnp.exp(each - top))) + top - jnp.log(n - 1)
-    return restore(mean, embeddings)
+    return restore(log_mean_potential(x, scale, chunk_size), embeddings)
 
 
 def alignment(
@@ -99,9 +90,7 @@ def alignment(
     check_shape("second", second, jnp.shape(first), "[batch, features], as first")
     check_positive(power=power)
     x, y = map(safe_normalize, upcast(first, second))
-    squared = jnp.sum(jnp.square(x - y), -1)
-    out = squared if power == 2 else jnp.power(safe_sqrt(squared), power)
-    return restore(out, first, second)
+    return restore(distances_of_views(x, y, power), first, second)
 
 
 def tolerance(

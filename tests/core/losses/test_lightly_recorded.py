@@ -2,7 +2,9 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from authors_code import compare, recorded
 
@@ -25,14 +27,29 @@ def both_ways(z0, p0, z1, p1):
     return (losses.negative_cosine_loss(p0, z1) + losses.negative_cosine_loss(p1, z0)) / 2
 
 
+def lowered_rate(views, weight):
+    """They lower the coding rate where the paper raises it."""
+    rate = losses.coding_rate_loss(views, precision=0.5, invariance_weight=0.0)
+    return losses.coding_rate_loss(views, precision=0.5, invariance_weight=weight) - 2 * rate
+
+
 SPECIAL = {
+    "coding_rate_loss 0.0": functools.partial(lowered_rate, weight=0.0),
+    "coding_rate_loss 3.0": functools.partial(lowered_rate, weight=3.0),
     "alignment_and_uniformity": alignment_and_uniformity,
     "nt_xent_loss leading_features": leading_features,
     "negative_cosine_loss both_ways": both_ways,
 }
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+START = {
+    "dino_loss": losses.dino_init(4),
+    "ibot_loss": losses.dino_init(4),
+    "tico_loss": losses.tico_init(3),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in ENTRIES if "steps" not in ENTRIES[n]])
 def test_value_and_gradient(name):
     """Names of losses, with what tells two entries of one loss apart after a space."""
     entry = ENTRIES[name]
@@ -40,3 +57,23 @@ def test_value_and_gradient(name):
         getattr(losses, name.split()[0]), **entry["static"]
     )
     compare(entry, lambda **arrays: jnp.mean(loss(**arrays)))
+
+
+@pytest.mark.parametrize("name", [n for n in ENTRIES if "steps" in ENTRIES[n]])
+def test_several_steps(name):
+    """Losses with a state: value, gradient and the state after each step."""
+    entry = ENTRIES[name]
+    start, loss = START[name], getattr(losses, name)
+    with jax.enable_x64(True):
+        state = jax.tree.map(lambda x: x.astype(jnp.float64), start)
+        for want in entry["steps"]:
+
+            def run(old=state, **arrays):
+                values, new = loss(old, **arrays, **entry["static"])
+                return jnp.mean(values), new
+
+            compare(want, lambda run=run, **arrays: run(**arrays)[0])
+            arrays = {k: jnp.asarray(np.array(v)) for k, v in want["arrays"].items()}
+            state = run(**arrays)[1]
+            got = np.ravel(state[0])
+            np.testing.assert_allclose(got, want["state"], rtol=1e-10, atol=1e-12)

@@ -1,0 +1,449 @@
+"""Self-supervision by the shape of the cloud: embeddings that agree in views and fill their space.
+
+What keeps encoders from collapse here is a property of the cloud of all embeddings: distances to
+nearest neighbours, covariance, singular values, or its distribution along random directions.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..numerics import (
+    check,
+    check_count,
+    check_floating,
+    check_positive,
+    check_range,
+    check_rank,
+    check_shape,
+    restore,
+    safe_divide,
+    safe_log,
+    safe_norm,
+    safe_normalize,
+    safe_sqrt,
+    upcast,
+)
+from .batch_pairs import in_batch
+from .pair_sums import check_views
+from .pairs import either
+from .similarity import pairwise_dot, pairwise_squared_euclidean
+from .views import everyone
+
+Views = Float[Array, "batch features"]
+
+
+def distances_of_views(x: Views, y: Views, power: float) -> Float[Array, "batch"]:
+    """`|x_i - y_i|^power` of unit vectors."""
+    squared = jnp.sum(jnp.square(x - y), -1)
+    return squared if power == 2 else jnp.power(safe_sqrt(squared), power)
+
+
+def log_mean_potential(
+    x: Views, scale: Any, chunk_size: int | None = None, axis_name: str | None = None
+) -> Float[Array, ""]:
+    """`log mean_{i != j} exp(-scale |x_i - x_j|^2)` over all devices; zero for a batch of one."""
+    n = len(x) * (1 if axis_name is None else jax.lax.axis_size(axis_name))
+    if n == 1:
+        return jnp.sum(x) * 0
+    pairs = in_batch(
+        x,
+        jnp.zeros(len(x), jnp.int32),
+        compare=pairwise_squared_euclidean,
+        chunk_size=chunk_size,
+        axis_name=axis_name,
+    )
+    each = everyone(axis_name, pairs.log_sum_exp(lambda b: -scale * b.values, either))[0]
+    top = jnp.max(each)
+    return jnp.log(jnp.mean(jnp.exp(each - top))) + top - jnp.log(n - 1)
+
+
+def alignment_uniformity_loss(
+    view1: Views,
+    view2: Views,
+    *,
+    power: float = 2.0,
+    scale: float = 2.0,
+    uniformity_weight: float = 1.0,
+    chunk_size: int | None = None,
+    axis_name: str | None = None,
+) -> Float[Array, "batch"]:
+    """Alignment and uniformity: views close, all examples evenly over the sphere.
+
+    `|x_i - y_i|^a + w (u(x) + u(y)) / 2` of unit vectors with
+    `u(x) = log mean_{i != j} exp(-s |x_i - x_j|^2)`.
+
+    Args:
+      view1: embeddings of one view of each example [batch, features].
+      view2: embeddings of the other view [batch, features].
+      power: `a` (alpha in the paper).
+      scale: `s` (t in the paper).
+      uniformity_weight: `w`.
+      chunk_size: look at so many embeddings at a time for the second term; all for None.
+      axis_name: the mesh axis whose devices share the batch.
+
+    Returns:
+      One loss an example [batch]; the second term is the same for all.
+
+    Raises:
+      ValueError: if a shape, a dtype or a hyper-parameter does not fit.
+
+    Source: Understanding Contrastive Representation Learning through Alignment and Uniformity on
+    the Hypersphere, arXiv 2005.10242, Section 4.1 and Figure 5; `HypersphereLoss` of
+    lightly-ai/lightly agrees in values and gradients. `papyrax.metrics` has the terms as measures.
+
+    >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
+    >>> alignment_uniformity_loss(x, x, scale=1.0).tolist()
+    [-4.0, -4.0]
+    """
+    check_views(view1=view1, view2=view2)
+    check_positive(power=power, scale=scale)
+    check_range("uniformity_weight", uniformity_weight, 0)
+    x, y = map(safe_normalize, upcast(view1, view2))
+    uniform = [log_mean_potential(z, scale, chunk_size, axis_name) for z in (x, y)]
+    loss = distances_of_views(x, y, power) + uniformity_weight * sum(uniform) / 2
+    return restore(loss, view1, view2)
+
+
+def koleo_loss(
+    embeddings: Views, *, epsilon: float = 1e-8, axis_name: str | None = None
+) -> Float[Array, "batch"]:
+    """KoLeo: every example far from its nearest neighbour on the sphere.
+
+    `-log |x_i - x_n(i)|` of unit vectors, `n(i)` the nearest other one: up to constants an estimate
+    of minus the entropy of the embeddings (Kozachenko and Leonenko's).
+
+    Args:
+      embeddings: the examples [batch, features].
+      epsilon: added to the differences and to the distance, so that equal rows can part.
+      axis_name: the mesh axis whose devices share the batch; neighbours are looked for on all of
+        them.
+
+    Returns:
+      One loss an example [batch]; zero for a batch of one.
+
+    Raises:
+      ValueError: if `embeddings` or `epsilon` does not fit.
+
+    Source: Spreading vectors for similarity search, arXiv 1806.03198, on the sphere; DINOv2, arXiv
+    2304.07193, adds it times 0.1; `KoLeoLoss` of lightly-ai/lightly agrees in
+    values and gradients.
+
+    >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    >>> np.asarray(koleo_loss(x), float).round(3)
+    array([-0.347, -0.347, -0.347])
+    """
+    check_floating(embeddings=embeddings)
+    check_rank("embeddings", embeddings, 2)
+    check(jnp.shape(embeddings)[0] > 0, "embeddings", "got no rows, takes one or more")
+    check_positive(epsilon=epsilon)
+    x = safe_normalize(upcast(embeddings))
+    (others,) = everyone(axis_name, x)
+    if len(others) == 1:
+        return restore(0 * jnp.sum(x, -1), embeddings)
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(x)
+    own = (jnp.arange(len(x)) + first)[:, None] == jnp.arange(len(others))
+    cosine = jax.lax.stop_gradient(pairwise_dot(x, others))
+    nearest = jnp.argmax(jnp.where(own, -jnp.inf, cosine), -1)
+    distance = safe_norm(x - others[nearest] + epsilon)
+    return restore(-jnp.log(distance + epsilon), embeddings)
+
+
+class TicoState(NamedTuple):
+    """State of `tico_loss`.
+
+    Attributes:
+      covariance: moving average of the second moments [features, features].
+    """
+
+    covariance: Float[Array, "features features"]
+
+
+def tico_init(features: int) -> TicoState:
+    """The state of `tico_loss` before the first step.
+
+    The covariance is zero.
+
+    Args:
+      features: the size of the embeddings.
+
+    Returns:
+      `TicoState` of an array [features, features].
+
+    Raises:
+      ValueError: if `features` is not positive.
+
+    Source: TiCo: Transformation Invariance and Covariance Contrast for Self-Supervised Visual
+    Representation Learning, arXiv 2206.10698, Algorithm 1.
+
+    >>> tico_init(2).covariance.tolist()
+    [[0.0, 0.0], [0.0, 0.0]]
+    """
+    check_count(features=features)
+    return TicoState(jnp.zeros((features, features), jnp.float32))
+
+
+def tico_loss(
+    state: TicoState,
+    view1: Views,
+    view2: Views,
+    *,
+    contrast_weight: float = 8.0,
+    momentum: float = 0.9,
+    axis_name: str | None = None,
+) -> tuple[Float[Array, "batch"], TicoState]:
+    """TiCo: views alike, and every embedding away from where embeddings have been.
+
+    `1 - <x_i, y_i> + w x_i^T C x_i` of unit vectors with the moving average
+    `C <- m C + (1 - m) mean_i x_i x_i^T` of second moments, a constant for the gradient: a
+    contrastive loss with a squared cosine whose memory is a matrix.
+
+    Args:
+      state: from `tico_init` or the step before.
+      view1: embeddings of one view of each example [batch, features].
+      view2: embeddings of the other view, as a rule by a slow encoder [batch, features].
+      contrast_weight: `w` (rho in the paper).
+      momentum: `m` (beta in the paper).
+      axis_name: the mesh axis whose devices share the batch.
+
+    Returns:
+      One loss an example [batch], and the new state.
+
+    Raises:
+      ValueError: if a shape, a dtype or a hyper-parameter does not fit.
+
+    Source: TiCo: Transformation Invariance and Covariance Contrast for Self-Supervised Visual
+    Representation Learning, arXiv 2206.10698, Algorithm 1; `TiCoLoss` of
+    lightly-ai/lightly agrees in values, gradients and the covariance.
+
+    >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> loss, state = tico_loss(tico_init(2), x, x)
+    >>> np.asarray(loss, float).round(3)
+    array([0.4, 0.4])
+    """
+    check_views(view1=view1, view2=view2)
+    features = jnp.shape(view1)[1]
+    check_shape("state.covariance", state.covariance, (features, features), "as the views")
+    check_range("contrast_weight", contrast_weight, 0)
+    check_range("momentum", momentum, 0, 1)
+    x, y = map(safe_normalize, upcast(view1, view2))
+    exact = jax.lax.Precision.HIGHEST
+    fixed = jax.lax.stop_gradient(x)
+    moments = jnp.matmul(fixed.T, fixed, precision=exact) / len(x)
+    if axis_name is not None:
+        moments = jax.lax.pmean(moments, axis_name)
+    c = momentum * state.covariance.astype(x.dtype) + (1 - momentum) * moments
+    seen = jnp.sum(jnp.matmul(x, c, precision=exact) * x, -1)
+    loss = 1 - jnp.sum(x * y, -1) + contrast_weight * seen
+    return restore(loss, view1, view2), TicoState(c.astype(state.covariance.dtype))
+
+
+def mmcr_loss(
+    views: Float[Array, "views batch features"],
+    *,
+    compression_weight: float = 0.0,
+    axis_name: str | None = None,
+) -> Float[Array, "batch"]:
+    """MMCR: the centroids of the views span much, the views of an example little.
+
+    `w |Z_i|_* - |C|_*` with the sums of singular values of the unit vectors of an example's views
+    `Z_i` and of their means, one row an example, `C`.
+
+    Args:
+      views: embeddings [views, batch, features].
+      compression_weight: `w` (lambda in the paper, where 0 does as well).
+      axis_name: the mesh axis whose devices share the batch.
+
+    Returns:
+      One loss an example [batch], whose second term is the same for all; their mean is the paper's.
+
+    Raises:
+      ValueError: if `views` or `compression_weight` does not fit.
+
+    Source: Learning Efficient Coding of Natural Images with Maximum Manifold Capacity
+    Representations, arXiv 2303.03307; `MMCRLoss` of lightly-ai/lightly agrees in values and
+    gradients on unit vectors, which it does not make itself.
+
+    >>> x = jnp.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    >>> mmcr_loss(x).tolist()
+    [-2.0, -2.0]
+    """
+    _check_cloud(views)
+    check_range("compression_weight", compression_weight, 0)
+    z = safe_normalize(upcast(views))
+    (means,) = everyone(axis_name, jnp.mean(z, 0))
+    loss = -jnp.broadcast_to(_nuclear_norm(means), z.shape[1:2])
+    if compression_weight:
+        loss = loss + compression_weight * _nuclear_norm(jnp.moveaxis(z, 0, 1))
+    return restore(loss, views)
+
+
+def _nuclear_norm(x: Float[Array, "... rows columns"]) -> Float[Array, "..."]:
+    return jnp.sum(jnp.linalg.svd(x, compute_uv=False), -1)
+
+
+def _check_cloud(views: Any) -> None:
+    check_floating(views=views)
+    check_rank("views", views, 3)
+    check(0 not in jnp.shape(views), "views", f"got shape {jnp.shape(views)}, takes no zeros")
+
+
+def coding_rate_loss(
+    views: Float[Array, "views batch features"],
+    *,
+    precision: float = 0.2,
+    invariance_weight: float = 200.0,
+    axis_name: str | None = None,
+) -> Float[Array, "batch"]:
+    """EMP-SSL: many bits to code a view of all examples, and all views like their mean.
+
+    `-mean_v log det(I + d / (n e) Z_v^T Z_v) / 2 - w mean_v cos(z_vi, mean_u z_ui)` for the unit
+    vectors `Z_v` of a view of `n` examples in `d` dimensions: the rate of coding them to within a
+    distortion, as if they were Gaussian.
+
+    Args:
+      views: embeddings [views, batch, features].
+      precision: `e`, the squared distortion that is allowed.
+      invariance_weight: `w` (lambda in the paper).
+      axis_name: the mesh axis whose devices share the batch.
+
+    Returns:
+      One loss an example [batch]; the first term is the same for all.
+
+    Raises:
+      ValueError: if `views` or a hyper-parameter does not fit.
+
+    Source: EMP-SSL: Towards Self-Supervised Learning in One Training Epoch, arXiv 2304.03977, with
+    `e` unsquared as in its code. The terms are those of `EMPSSLLoss` of
+    lightly-ai/lightly, which lowers the coding rate where the paper raises it, and takes
+    embeddings of any length.
+
+    >>> x = jnp.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    >>> np.asarray(coding_rate_loss(x, precision=1.0, invariance_weight=1.0), float).round(3)
+    array([-1.693, -1.693])
+    """
+    _check_cloud(views)
+    check_positive(precision=precision)
+    check_range("invariance_weight", invariance_weight, 0)
+    z = safe_normalize(upcast(views))
+    features = z.shape[2]
+    (each,) = everyone(axis_name, jnp.moveaxis(z, 0, 1))
+    exact = jax.lax.Precision.HIGHEST
+    moments = jnp.einsum("nvd,nve->vde", each, each, precision=exact)
+    scale = features / (len(each) * precision)
+    # Positive definite: the logarithms of the pivots of its Cholesky factor.
+    factor = jnp.linalg.cholesky(jnp.eye(features, dtype=z.dtype) + scale * moments)
+    rate = jnp.mean(jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), -1))
+    alike = jnp.mean(jnp.sum(z * safe_normalize(jnp.mean(z, 0)), -1), 0)
+    return restore(-rate - invariance_weight * alike, views)
+
+
+def frossl_loss(
+    views: Float[Array, "views batch features"],
+    *,
+    invariance_weight: float = 1.0,
+    axis_name: str | None = None,
+) -> Float[Array, "batch"]:
+    """FroSSL: the covariance of every view of high entropy, all views like their mean.
+
+    `sum_v log |Z_v^T Z_v / tr|_F^2 + w V sum_v |z_vi - mean_u z_ui|^2` for `V` views with the
+    features `Z_v` of each, every one of them a unit vector over the batch: the squared Frobenius
+    norm is the sum of squared eigenvalues, least where all are equal.
+
+    Args:
+      views: embeddings [views, batch, features].
+      invariance_weight: `w`.
+      axis_name: the mesh axis whose devices share the batch.
+
+    Returns:
+      One loss an example [batch]; the first term is the same for all.
+
+    Raises:
+      ValueError: if `views` or `invariance_weight` does not fit.
+
+    Source: FroSSL: Frobenius Norm Minimization for Efficient Multiview Self-Supervised Learning,
+    arXiv 2310.02903; `FroSSLLoss` of lightly-ai/lightly agrees in values and gradients.
+
+    >>> x = jnp.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    >>> np.asarray(frossl_loss(x), float).round(3)
+    array([-1.386, -1.386])
+    """
+    _check_cloud(views)
+    check_range("invariance_weight", invariance_weight, 0)
+    x = upcast(views)
+    (all_rows,) = everyone(axis_name, jnp.moveaxis(x, 0, 1))
+    size = safe_norm(all_rows, axis=0)
+    z, everything = safe_divide(x, size[:, None]), safe_divide(all_rows, size)
+    exact = jax.lax.Precision.HIGHEST
+    moments = jnp.einsum("nvd,nve->vde", everything, everything, precision=exact)
+    trace = jnp.trace(moments, axis1=-2, axis2=-1)
+    spread = jnp.sum(jnp.square(safe_divide(moments, trace[:, None, None])), (-2, -1))
+    apart = jnp.sum(jnp.square(z - jnp.mean(z, 0)), (0, -1))
+    loss = jnp.sum(safe_log(spread)) + invariance_weight * len(x) * apart
+    return restore(loss, views)
+
+
+def sigreg_loss(
+    embeddings: Views,
+    directions: Float[Array, "directions features"],
+    *,
+    upper: float = 3.0,
+    knots: int = 17,
+    axis_name: str | None = None,
+) -> Float[Array, "batch"]:
+    """SIGReg: along every direction the embeddings are to be distributed like a standard Gaussian.
+
+    `mean_a n int |phi_a(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt`, Epps and Pulley's statistic, with
+    the empirical characteristic function `phi_a(t) = mean_j exp(i t <a, x_j>)` of `n` embeddings
+    along the unit vectors `a`; by the trapezoidal rule on `[-upper, upper]`.
+
+    Args:
+      embeddings: the examples, not normalized [batch, features].
+      directions: drawn anew at each step, such as `jax.random.normal(key, (1024, features))`; made
+        unit vectors here [directions, features].
+      upper: the end of the integral.
+      knots: at how many points from zero to there the integrand is taken.
+      axis_name: the mesh axis whose devices share the batch, and the directions.
+
+    Returns:
+      The statistic of the batch for each example [batch].
+
+    Raises:
+      ValueError: if a shape, a dtype or a hyper-parameter does not fit.
+
+    Source: LeJEPA: Provable and Scalable Self-Supervised Learning Without the Heuristics, arXiv
+    2511.08544, SIGReg with Epps and Pulley's test; there it is added, times 0.05, to 0.95 times the
+    squared distance of each view from the mean of the views. `SIGReg` of lightly-ai/lightly agrees
+    in values and gradients (for views, it is the mean over them).
+
+    >>> x = jnp.array([[-1.0], [0.0], [1.0]])
+    >>> near, far = (sigreg_loss(s * x, jnp.ones((1, 1)))[0] for s in (1.0, 5.0))
+    >>> print(f"{near:.3f} {far:.3f}")
+    0.033 3.287
+    """
+    check_floating(embeddings=embeddings, directions=directions)
+    check_rank("embeddings", embeddings, 2)
+    batch, features = jnp.shape(embeddings)
+    check(batch > 0, "embeddings", "got no rows, takes one or more")
+    check_shape("directions", directions, (None, features), "[directions, features]")
+    check(jnp.shape(directions)[0] > 0, "directions", "got none, takes one or more")
+    check_positive(upper=upper)
+    good = isinstance(knots, int) and knots > 1
+    check(good, "knots", f"got {knots!r}, takes an integer above one")
+    x, a = upcast(embeddings, directions)
+    along = jnp.matmul(x, safe_normalize(a).T, precision=jax.lax.Precision.HIGHEST)
+    t = jnp.linspace(0, upper, knots, dtype=x.dtype)
+    # Even in t: twice the half, in which the two ends count half.
+    weight = jnp.full(knots, 2 * upper / (knots - 1), x.dtype).at[jnp.array([0, -1])].divide(2)
+    normal = jnp.exp(-jnp.square(t) / 2)
+    angle = along[..., None] * t
+    wave = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+    count = batch
+    mean = jnp.mean(wave, 1)
+    if axis_name is not None:
+        mean, count = jax.lax.pmean(mean, axis_name), batch * jax.lax.axis_size(axis_name)
+    error = jnp.square(mean[0] - normal) + jnp.square(mean[1])
+    loss = count * jnp.mean(jnp.matmul(error, weight * normal, precision="highest"))
+    return restore(jnp.broadcast_to(loss, (batch,)), embeddings)
