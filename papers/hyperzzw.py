@@ -23,9 +23,9 @@ as many parameters, trained alike, both with a linear head on the means of the q
 standardized features have mean zero.
 
 What is left out. Four local branches, kernels that pooled activations modulate (one for a whole
-batch, so an image's result would depend on the others) and the recursive gated unit. The
-slow-feedback loss needs several blocks, of which there is one here; it and the sign-momentum
-optimizer Kar are in the library and are not measured. Nothing is said about large images.
+batch, so an image's result would depend on the others). The slow-feedback loss needs several
+blocks, of which there is one here; it, the recursive gated unit and the sign-momentum optimizer Kar
+are in the library and are not measured. Nothing is said about large images.
 """
 
 from collections.abc import Callable
@@ -80,6 +80,7 @@ PAPER = Paper(
         "papyrax.attention.hyper_zzw_elementwise",
         "papyrax.attention.instance_standardize",
         "papyrax.layers.MAGNet",
+        "papyrax.layers.RecursiveGatedUnit",
         "papyrax.losses.slow_feedback_loss",
         "papyrax.optim.kar",
     ),

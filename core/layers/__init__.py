@@ -7,7 +7,7 @@ from .hallucinator import (
 )
 from .heads import FixedCosineHead, GrassmannHead
 from .hyper import HyperConv, HyperLinear
-from .hyperzzw import MAGNet
+from .hyperzzw import MAGNet, RecursiveGatedUnit
 from .l2vit import L2ViTBlock, LocalConcentration
 from .mala import MALABlock
 from .mixed import Architecture, MixedOperation
@@ -32,6 +32,7 @@ __all__ = [
     "MALABlock",
     "MixedOperation",
     "PolarizedSelfAttention",
+    "RecursiveGatedUnit",
     "SNNKLinear",
     "SOFTBlock",
     "SelfAttention",

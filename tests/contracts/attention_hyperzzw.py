@@ -37,6 +37,11 @@ def grid(fn, x, size=(2, 3), **kwargs):
     return fn(size, 2, hidden=4, layers=1, dtype=dtype, rngs=nnx.Rngs(0), **kwargs)() * x
 
 
+def unit(fn, x, size=(3, 4), channels=2, **kwargs):
+    dtype = jnp.result_type(x)
+    return fn(size, channels, **kwargs, dtype=dtype, rngs=nnx.Rngs(0))(x)
+
+
 BAD_X = (
     Bad("x", {"x": np.ones((3, 4, 2))}),
     Bad("x", {"x": np.ones((2, 3, 4, 2), np.int32)}),
@@ -105,5 +110,18 @@ CASES = [
         label="on its grid",
         call=grid,
         rows=None,
+    ),
+    Case(
+        "papyrax.layers.RecursiveGatedUnit",
+        image,
+        ("x",),
+        call=unit,
+        bad=(
+            *BAD_X,
+            Bad("x", {"x": np.ones((2, 4, 3, 2))}),
+            Bad("size", {"size": (3, 0)}),
+            Bad("size", {"size": (3, 4, 1)}),
+            Bad("channels", {"channels": 0}),
+        ),
     ),
 ]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from papyrax.layers import MAGNet
+from papyrax.layers import MAGNet, RecursiveGatedUnit
 
 
 def test_is_the_formula():
@@ -43,3 +43,11 @@ def test_starts_as_the_authors_do():
         a = 6 / (i + 1)
         want = (a**2 + a) / 6 * (2 * np.pi) ** 2
         np.testing.assert_allclose(np.var(sine.kernel[...]), want, rtol=0.35)
+
+
+def test_the_gated_unit_starts_as_the_authors_do():
+    unit = RecursiveGatedUnit((2, 3), 300, rngs=nnx.Rngs(3))
+    for layer in (unit.key, unit.value, unit.query, unit.out):
+        np.testing.assert_allclose(np.var(layer.kernel[...]), 1 / 300, rtol=0.05)
+        assert not np.any(layer.bias[...])
+    assert not np.any(unit.position[...])
