@@ -54,6 +54,14 @@ def _newton_jvp(
     return inverse, -inverse @ tangents[0] @ inverse
 
 
+def _check_iterations(iterations: Any) -> None:
+    check(
+        isinstance(iterations, int | np.integer) and iterations >= 0,
+        "iterations",
+        f"got {iterations!r}, takes an integer of 0 or more",
+    )
+
+
 def newton_inverse(
     matrix: Float[Array, "*B m m"],
     *,
@@ -85,9 +93,9 @@ def newton_inverse(
 
     Source: Softmax-free Linear Transformers, arXiv 2207.03341; compared with fudan-zvg/SOFT
     `SOFT/kernel/inverse.py` (`newton_inv`), which is this with the defaults here but for the sums
-    in V_0: it takes them before the ridge is added, which may diverge for small A. Its SOFT++
-    kernel has another: no ridge, step 2 over the largest row sum of the whole batch, halved until
-    the start contracts, and derivatives through the iterations; examples depend on each other.
+    in V_0: it takes them before the ridge is added, which may diverge for small A; with `step` for
+    that, values and gradients agree. Its SOFT++ kernel has another inverse, which is
+    `inverse="released"` of `soft_attention`.
 
     >>> a = jnp.array([[2.0, 0.5], [0.5, 1.0]])
     >>> bool(jnp.allclose(newton_inverse(a, ridge=0.0), jnp.linalg.inv(a), atol=1e-5))
@@ -97,14 +105,28 @@ def newton_inverse(
     check_rank("matrix", matrix, 2, at_least=True)
     shape = np.shape(matrix)
     check(shape[-1] == shape[-2], "matrix", f"got shape {shape}, takes [..., m, m]")
-    check(
-        isinstance(iterations, int | np.integer) and iterations >= 0,
-        "iterations",
-        f"got {iterations!r}, takes an integer of 0 or more",
-    )
+    _check_iterations(iterations)
     check_range("ridge", ridge, 0)
     check_range("step", step, 0, 2, open_low=True, open_high=True)
     return restore(_newton(upcast(matrix), int(iterations), float(ridge), float(step)), matrix)
+
+
+def _released(matrix: Float[Array, "*B m m"], iterations: int) -> Float[Array, "*B m m"]:
+    """The inverse in the released SOFT++: the start is one for all matrices, without a ridge.
+
+    Halving stops where the start contracts, in the norm of largest column sums.
+    """
+    step = 2 / jnp.square(jnp.max(jnp.sum(matrix, axis=-1)))
+    steps = step * 0.5 ** np.arange(11).astype(matrix.dtype)
+    squared, identity = matrix @ matrix, jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+    norms = [jnp.max(jnp.sum(jnp.abs(identity - s * squared), axis=-2)) for s in steps]
+    contracts = jnp.stack(norms) <= 1.01
+    chosen = steps[jnp.where(jnp.any(contracts), jnp.argmax(contracts), 10)]
+
+    def refine(inverse: Array, _: None) -> tuple[Array, None]:
+        return 2 * inverse - inverse @ matrix @ inverse, None
+
+    return jax.lax.scan(refine, chosen * matrix, None, length=iterations)[0]
 
 
 def _gaussian(
@@ -139,7 +161,7 @@ def soft_attention(
     scale: float | None = None,
     is_causal: bool = False,
     normalize: bool = True,
-    inverse: Literal["newton", "exact"] = "newton",
+    inverse: Literal["newton", "exact", "released"] = "newton",
     iterations: int = 20,
     ridge: float = 0.01,
     precision: jax.lax.PrecisionLike = None,
@@ -166,8 +188,12 @@ def soft_attention(
       scale: of the squared distance; dim^(-1/2) for None.
       is_causal: False; the landmarks see all keys.
       normalize: SOFT++ (True) or SOFT.
-      inverse: "newton" for `newton_inverse`, or "exact" for a Cholesky solve of A + ridge I.
-      iterations: of `newton_inverse`.
+      inverse: "newton" for `newton_inverse`; "exact" for a Cholesky solve of A + ridge I; or
+        "released" for the iterations of the authors' SOFT++ kernel, for weights trained by it:
+        without a ridge, from one start 2 / (largest row sum)^2 for the whole batch and all heads,
+        halved until it contracts, and differentiated step by step. They need not converge, examples
+        depend on each other, and landmarks all far apart give zeros.
+      iterations: of "newton" and "released".
       ridge: added to the diagonal of A before it is inverted; above 0 for "exact".
       precision: of the matrix products with the values, as in `jax.lax.dot_general`.
 
@@ -181,7 +207,7 @@ def soft_attention(
     Source: Softmax-free Linear Transformers, arXiv 2207.03341; compared with fudan-zvg/SOFT
     `models/softmax_free_transformer.py`: landmarks there are learned, from a strided convolution of
     q dim^(-1/4), LayerNorm and GELU (times dim^(1/4), they can be given here); its SOFT++ inverts
-    A in another way, see `newton_inverse`.
+    A in another way, `inverse="released"`.
 
     >>> x = jax.random.normal(jax.random.key(0), (2, 12, 4, 8))
     >>> soft_attention(x, x, x, landmarks=3).shape
@@ -190,8 +216,10 @@ def soft_attention(
     check_attention(query, key, value)
     check_no_bias(bias)
     check(not is_causal, "is_causal", "got True, takes False: the landmarks see all keys")
-    check(inverse in ("newton", "exact"), "inverse", f'got {inverse!r}, takes "newton" or "exact"')
+    kinds = "newton", "exact", "released"
+    check(inverse in kinds, "inverse", f"got {inverse!r}, takes one of {', '.join(kinds)}")
     check_positive(**({"ridge": ridge} if inverse == "exact" else {}))
+    _check_iterations(iterations)
     if scale is not None:
         check_positive(scale=scale)
     heads = split_heads(query, key, value, mask)
@@ -217,6 +245,8 @@ def soft_attention(
     degree = jax.lax.rsqrt(jnp.sum(between, axis=-1, keepdims=True)) if normalize else 1.0
     if inverse == "newton":
         solved = newton_inverse(between, iterations=iterations, ridge=ridge) @ (degree * read)
+    elif inverse == "released":
+        solved = _released(between, iterations) @ (degree * read)
     else:
         regular = between + ridge * jnp.eye(between.shape[-1], dtype=between.dtype)
         solved = jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(regular), True), degree * read)

@@ -43,8 +43,9 @@ class SOFTBlock(nnx.Module):
       ValueError: for sizes that do not fit, or an input of another shape or dtype.
 
     Source: Softmax-free Linear Transformers, arXiv 2207.03341, section 3; compared with
-    fudan-zvg/SOFT `models/softmax_free_transformer.py` (`SoftmaxFreeAttention`): the same function
-    for `normalize=False`; `papyrax.attention.newton_inverse` says how its SOFT++ differs.
+    fudan-zvg/SOFT `models/softmax_free_transformer.py`: values and gradients are those of
+    `SoftmaxFreeAttention` for `normalize=False` and of `SoftmaxFreeNormAttention` for
+    `inverse="released"`.
 
     >>> block = SOFTBlock(16, 2, landmark_stride=2, rngs=nnx.Rngs(0))
     >>> block(jnp.ones((1, 4, 6, 16))).shape

@@ -73,4 +73,13 @@ CASES = [
         {"normalize": False, "inverse": "exact"},
         "SOFT, exact",
     ),
+    Case(
+        "papyrax.attention.soft_attention",
+        with_landmarks,
+        (*ALL, "landmarks"),
+        {"inverse": "released"},
+        "SOFT++, released",
+        rows=None,
+        bad=(Bad("iterations", {"iterations": 1.5}),),
+    ),
 ]

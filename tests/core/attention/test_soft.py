@@ -158,6 +158,21 @@ def test_newton_error_is_the_stated_power():
         np.testing.assert_allclose(np.sort(error.real), np.sort(want), atol=1e-10)
 
 
+def test_the_released_inverse_is_that_of_all_examples_together():
+    q, k, v, points = draw()
+    options = {"landmarks": points, "inverse": "released"}
+    converged = soft_attention(q, k, v, **options, iterations=60)
+    exact = soft_attention(q, k, v, landmarks=points, inverse="exact", ridge=1e-12)
+    np.testing.assert_allclose(converged, exact, rtol=1e-6)
+    both = soft_attention(q, k, v, **options, iterations=4)[1:]
+    one = attention.soft_attention(
+        q[1:], k[1:], v[1:], landmarks=points[1:], inverse="released", iterations=4
+    )
+    assert np.abs(both - one).max() > 1e-3
+    far = points * 1e3
+    assert not np.any(soft_attention(q, k, v, landmarks=far, inverse="released"))
+
+
 def test_newton_inverse_never_diverges():
     rng = np.random.default_rng(3)
     matrices = [rng.normal(size=(5, 5)) * s for s in (1e-6, 1.0, 1e4)]
