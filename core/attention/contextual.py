@@ -75,8 +75,10 @@ def contextual_attention(
 
     Source: PEPSI++: Fast and Lightweight Network for Image Inpainting, arXiv 1905.09010, the
     modified contextual attention module; compared with `module.py` (`contextual_block`) of
-    Forty-lock/PEPSI-Fast_image_inpainting_with_parallel_decoding_network: the same but for its
-    softmax, which subtracts 3 and not the largest logit; a 1x1 convolution and ELU follow there.
+    Forty-lock/PEPSI-Fast_image_inpainting_with_parallel_decoding_network: values and gradients
+    agree, though its softmax subtracts 3 and not the largest logit; a 1x1 convolution and ELU
+    follow there. Its `contextual_block_cs`, the cosine, also adds the scores of neighbours along
+    the diagonals of the patches, which is not done here.
 
     >>> x = jnp.tile(jnp.array([0.0, 1.0, 2.0]), (1, 9, 3))[..., None]
     >>> known = jnp.ones((1, 9, 9), bool).at[:, 4, 4].set(False)

@@ -267,11 +267,14 @@ def dot_product_attention(
       bias: added to the logits; broadcasts to [batch, heads, queries, keys].
       mask: boolean, True shows; broadcasts to [batch, heads, queries, keys].
       scale: factor of the logits; 1 / sqrt(dim) for None. An array is differentiated.
-      is_causal: query i sees the keys 0 to i.
+      is_causal: query i sees the keys 0 to i, also where the lengths differ, as in `jax.nn` and
+        PyTorch. For the last query to see the last key, as in flash-attn from 2.1 on, set
+        `local_window_size=(None, keys - queries)` instead.
       query_seq_lengths: [batch]; later queries are padding and yield zeros.
       key_value_seq_lengths: [batch]; later keys are padding and hidden.
       local_window_size: (left, right), how far query i sees from key i, or one number for both
-        sides; None in a side's place for no end.
+        sides; None in a side's place for no end. A sliding window of w tokens, which counts the
+        query's own as in gpt-oss, is (w - 1, 0).
       query_segment_ids: [batch, queries]; a query sees only keys of its own segment.
       key_value_segment_ids: [batch, keys].
       logits_soft_cap: bounds the logits to +-cap, before the bias is added.
@@ -301,7 +304,9 @@ def dot_product_attention(
     Source: FlashAttention, arXiv 2205.14135, algorithm 1, and FlashAttention-2, arXiv 2307.08691,
     for the value and gradient; the tangent kernels are this library's. `logits_soft_cap` as in
     Gemma 2, arXiv 2408.00118, 2.2 (before the bias; tokamax adds the bias first); `sinks` as in
-    StreamingLLM, arXiv 2309.17453, with the learned logit of gpt-oss.
+    StreamingLLM, arXiv 2309.17453, with the learned logit of gpt-oss. Values and gradients agree
+    with PyTorch's `scaled_dot_product_attention` and `flex_attention`, and with gpt-oss in
+    transformers.
 
     >>> keys = jax.random.split(jax.random.key(0), 3)
     >>> q, k, v = (jax.random.normal(key, (1, 6, 2, 4)) for key in keys)

@@ -83,8 +83,8 @@ def epipolar_attention(
       ValueError: for a wrong shape, dtype or hyper-parameter.
 
     Source: Learning Non-Local Spatial-Angular Correlation for Light Field Image Super-Resolution,
-    arXiv 2302.08058; compared with ZhengyuLiang24/EPIT `model/SSR/EPIT.py` (`BasicTrans`), which
-    normalizes the tokens before queries and keys, but not before values.
+    arXiv 2302.08058; values and gradients agree with ZhengyuLiang24/EPIT `model/SSR/EPIT.py`
+    (`BasicTrans`), which normalizes the tokens before queries and keys, but not before values.
 
     >>> x = jax.random.normal(jax.random.key(0), (2, 6, 3, 8, 4, 16))
     >>> epipolar_attention(x, x, x).shape

@@ -78,8 +78,9 @@ def hyper_zzw_global(
       ValueError: for a wrong shape or dtype.
 
     Source: HyperZ·Z·W Operator Connects Slow-Fast Networks for Full Context Interaction,
-    arXiv 2401.17948; compared with hyperevolnet/Terminator `models/modules/hyperzzw.py`
-    (`HyperZZW_G`) and `fast_multi_branch.py`, which keep channels first.
+    arXiv 2401.17948; values and gradients agree with hyperevolnet/Terminator
+    `models/modules/hyperzzw.py` (`HyperZZW_G`) and `fast_multi_branch.py`, which keep channels
+    first.
 
     >>> x = jnp.arange(4.0).reshape(1, 2, 2, 1)
     >>> features = jnp.eye(2)[None, ..., None]
@@ -118,8 +119,9 @@ def hyper_zzw_local(
       ValueError: for a wrong shape or dtype.
 
     Source: HyperZ·Z·W Operator Connects Slow-Fast Networks for Full Context Interaction,
-    arXiv 2401.17948; compared with hyperevolnet/Terminator `models/modules/local_conv.py`, which
-    follows it by a channel mix, batch standardization and GELU.
+    arXiv 2401.17948; values and gradients agree with hyperevolnet/Terminator
+    `models/modules/local_conv.py`, which follows it by a channel mix, batch standardization and
+    GELU.
 
     >>> x = jnp.ones((1, 3, 3, 1))
     >>> hyper_zzw_local(x, jnp.ones((3, 3, 1)))[0, :, :, 0].tolist()

@@ -30,7 +30,9 @@ def _angles(positions: Array, pairs: int, base: float, endpoint: bool) -> Float[
     check_positive(base=base)
     steps = np.linspace(0, 1, pairs, endpoint=endpoint)
     positions = jnp.asarray(positions)
-    positions = positions.astype(jnp.promote_types(positions.dtype, jnp.float32))
+    # Integers with float32 would give float32 even where float64 is enabled.
+    kind = positions.dtype if jnp.issubdtype(positions.dtype, jnp.floating) else float
+    positions = positions.astype(jnp.promote_types(jnp.result_type(kind), jnp.float32))
     frequencies = jnp.asarray(np.repeat(float(base) ** -steps, 2), positions.dtype)
     return positions[..., None] * frequencies
 
@@ -42,10 +44,14 @@ def rope_1d(
 
         theta_t,i = t * base^(-2 i / dim),   i = 0 ... dim / 2 - 1
 
-    Features 2 i and 2 i + 1 are the pair that is turned by theta_t,i.
+    Features 2 i and 2 i + 1 are the pair that is turned by theta_t,i. Models that pair i with
+    i + dim / 2 instead, such as Llama in transformers, have the same products of queries and keys
+    once the features of both (or the columns of the matrices that make them) are put in this order,
+    `swapaxes(x.reshape(..., 2, dim / 2), -1, -2)`.
 
     Args:
-      positions: token positions [length] or [batch, length], integers or floats.
+      positions: token positions [length] or [batch, length], integers or floats; angles of integers
+        are computed in the default floating-point dtype.
       dim: features a head; even.
       base: the base of the geometric sequence of frequencies.
       endpoint: whether the lowest frequency is 1 / base exactly.
@@ -56,7 +62,8 @@ def rope_1d(
     Raises:
       ValueError: if `dim` is odd or `base` is not positive.
 
-    Source: RoFormer: Enhanced Transformer with Rotary Position Embedding, arXiv 2104.09864, (34).
+    Source: RoFormer: Enhanced Transformer with Rotary Position Embedding, arXiv 2104.09864, (34);
+    values agree with lucidrains/rotary-embedding-torch and, in its order, with Llama.
 
     >>> rope_1d(jnp.arange(3), 4).cos.shape
     (3, 4)
@@ -90,8 +97,9 @@ def rope_2d(
     Raises:
       ValueError: if `dim` is no multiple of 4, or `height`, `width` or `base` is not positive.
 
-    Source: Rectifying Magnitude Neglect in Linear Attention, arXiv 2507.00698; compared with
-    qhfan/MALA `classfication_release/model.py` (`RoPE`).
+    Source: Rectifying Magnitude Neglect in Linear Attention, arXiv 2507.00698; agrees with
+    qhfan/MALA `classfication_release/model.py` (`RoPE`), and for `endpoint=False` with the axial
+    frequencies of lucidrains/rotary-embedding-torch.
 
     >>> rope_2d(8, 8, 16).sin.shape
     (64, 16)

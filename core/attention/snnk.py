@@ -166,7 +166,9 @@ def snnk_features(
     Source: Scalable Neural Network Kernels, arXiv 2310.13225, universal random features and their
     asymmetric form; compared with arijitthegame/neural-network-kernels `src/nnk/nnk.py`
     (`input_to_rfs_torch_vectorized`, `create_asym_feats`), which returns complex numbers, lacks the
-    1/2 for inputs of three axes, and the factor (1 + 4 M)^(d/4), without which it is biased.
+    1/2 for inputs of three axes, and leaves the factor (1 + 4 M)^(d/4) to `NNK_Asym_Kernel`, which
+    has frequencies of both signs and divides x by d and W and b by d^(1/4): values and gradients
+    agree.
 
     >>> g = jax.random.normal(jax.random.key(0), (5, 3))
     >>> snnk_features(jnp.ones((2, 3)), g, jnp.ones(5)).shape

@@ -220,7 +220,7 @@ def attention_svm(
 
     Source: Transformers as Support Vector Machines, arXiv 2308.16898, problems (W-SVM) and
     (KQ-SVM); compared with umich-sota/TF-as-SVM `base.py` (`W_svm_solver`), which states the same
-    two problems and hands them to a convex solver.
+    two problems and hands them to a convex solver, with the same solutions.
 
     >>> x = jnp.array([[[2.0, 0.0], [0.0, 0.0]]])
     >>> attention_svm(x, jnp.array([[0.0, 1.0]]), jnp.array([0])).round(4).tolist()

@@ -67,3 +67,12 @@ def test_angles_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="rotary: got tuple"):
         apply_rope(jnp.ones((1, 6, 2, 12)), tuple(rope_2d(2, 3, 12)))
     assert isinstance(rope_2d(2, 3, 12), Rotary)
+
+
+def test_angles_of_whole_positions_have_the_digits_of_float64():
+    with jax.enable_x64(True):
+        theta = np.arange(6)[:, None] * np.repeat(10000.0 ** (-np.arange(4) / 4), 2)
+        for positions in (jnp.arange(6), jnp.arange(6, dtype=jnp.int32)):
+            np.testing.assert_allclose(rope_1d(positions, 8).sin, np.sin(theta), rtol=1e-14)
+        assert rope_1d(jnp.arange(6, dtype=jnp.float32), 8).sin.dtype == jnp.float32
+    assert rope_1d(jnp.arange(6), 8).sin.dtype == jnp.float32
