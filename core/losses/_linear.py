@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ..kernels.linear_sums import Config, check_implementation, log_sums, sums
 from ..numerics import (
     accumulation_dtype,
     check,
@@ -23,7 +24,6 @@ from ..numerics import (
     check_shape,
     restore,
 )
-from ._linear_sums import log_sums, sums
 
 AxisName = str | tuple[str, ...] | None
 
@@ -36,7 +36,7 @@ class Layer(NamedTuple):
       kernel: weights [d, v]; this device's classes.
       bias: one number a class [v], or None.
       labels: the right classes [n], counted from this device's first class.
-      chunk: classes at a time.
+      config: how the classes are walked.
       axis_name: the mesh axes over which the classes are split.
       shape: the shape of the labels as they were given.
       dtype: the dtype of the losses.
@@ -46,7 +46,7 @@ class Layer(NamedTuple):
     kernel: Float[Array, "d v"]
     bias: Float[Array, "v"] | None
     labels: Int[Array, "n"]
-    chunk: int
+    config: Config
     axis_name: AxisName
     shape: tuple[int, ...]
     dtype: Any
@@ -84,7 +84,15 @@ class Layer(NamedTuple):
 
 
 def linear_layer(
-    hidden: Any, kernel: Any, labels: Any, bias: Any, chunk_size: int, axis_name: AxisName
+    hidden: Any,
+    kernel: Any,
+    labels: Any,
+    *,
+    bias: Any,
+    chunk_size: int,
+    axis_name: AxisName,
+    implementation: str | None,
+    tiles: tuple[int, int, int] | None,
 ) -> Layer:
     """The arguments of a loss over a linear layer, checked."""
     check_floating(hidden=hidden, kernel=kernel)
@@ -101,12 +109,17 @@ def linear_layer(
     y = jnp.reshape(jnp.asarray(labels), (-1,))
     if axis_name is not None:
         y = y - jax.lax.axis_index(axis_name) * local
+    x, w = jnp.reshape(hidden, (-1, np.shape(hidden)[-1])), jnp.asarray(kernel)
+    b = None if bias is None else jnp.asarray(bias)
+    tiles = None if tiles is None else tuple(tiles)
+    config = Config(min(chunk_size, local), implementation, tiles)
+    check_implementation(config, x, w, b)
     return Layer(
-        jnp.reshape(hidden, (-1, np.shape(hidden)[-1])),
-        jnp.asarray(kernel),
-        None if bias is None else jnp.asarray(bias),
+        x,
+        w,
+        b,
         y,
-        min(chunk_size, local),
+        config,
         axis_name,
         np.shape(labels),
         jnp.result_type(*(a for a in (hidden, kernel, bias) if a is not None)),
@@ -123,7 +136,7 @@ def log_sum_and_label(
     """
     at = (layer.x, layer.kernel, layer.bias)
     kind = "others" if others else "softmax"
-    log_z, label, total = log_sums(at, aux=layer.labels, chunk=layer.chunk, kind=kind)
+    log_z, label, total = log_sums(at, aux=layer.labels, config=layer.config, kind=kind)
     if layer.axis_name is not None:
         top = jax.lax.pmax(jax.lax.stop_gradient(log_z), layer.axis_name)
         log_z = top + jnp.log(layer.all_sum(jnp.exp(log_z - top)))
@@ -141,7 +154,7 @@ def moments(layer: Layer) -> tuple[Float[Array, "n"], Float[Array, "n"], Float[A
     if held[2] is not None:
         centre += layer.all_sum(jnp.sum(held[2], dtype=wide)) / layer.classes
     at = (layer.x, layer.kernel, layer.bias, centre)
-    parts = sums(at, aux=layer.labels, chunk=layer.chunk, kind="squares")
+    parts = sums(at, aux=layer.labels, config=layer.config, kind="squares")
     squares, label, total = layer.all_sum(parts)
     off = total / layer.classes
     variance = squares / layer.classes - jnp.square(off)
@@ -153,5 +166,5 @@ def moments(layer: Layer) -> tuple[Float[Array, "n"], Float[Array, "n"], Float[A
 def mean_magnitude(layer: Layer) -> Float[Array, "n"]:
     """The mean of `|z_k|` over the classes."""
     at = (layer.x, layer.kernel, layer.bias, jnp.zeros(layer.x.shape[0], layer.wide))
-    parts = sums(at, aux=layer.labels, chunk=layer.chunk, kind="magnitudes")
+    parts = sums(at, aux=layer.labels, config=layer.config, kind="magnitudes")
     return layer.all_sum(parts[0]) / layer.classes

@@ -31,6 +31,8 @@ def linear_ldr_kl(
     bias: Float[Array, "classes"] | None = None,
     chunk_size: int = 2048,
     axis_name: str | tuple[str, ...] | None = None,
+    implementation: str | None = None,
+    tiles: tuple[int, int, int] | None = None,
 ) -> Float[Array, "..."]:
     """`ldr_kl` of `hidden @ kernel + bias` without its matrix of scores.
 
@@ -47,15 +49,18 @@ def linear_ldr_kl(
       normalization: None, or "l1" for scores over their mean absolute value, which takes a second
         walk. The softplus of `ldr_kl` is not offered.
       bias: one number a class [classes], or None.
-      chunk_size: classes at a time.
+      chunk_size: classes at a time, of "xla".
       axis_name: the mesh axis, or axes, over which the classes are split; None for one device.
+      implementation: "xla", "pallas_tpu" or "interpret", as in `linear_softmax_cross_entropy`.
+      tiles: (rows, classes, features) of the kernels' tiles.
 
     Returns:
       One loss an example [...]. Products take operands in the input's dtype (float16: in float32)
       and are summed in float32, or in float64 for that.
 
     Raises:
-      ValueError: if the shapes do not fit, a dtype is wrong, or a hyper-parameter out of range.
+      ValueError: if the shapes do not fit, a dtype is wrong, a hyper-parameter out of range, or an
+        implementation that cannot run.
 
     Source: Label Distributionally Robust Losses for Multi-class Classification: Consistency,
     Robustness and Adaptivity, arXiv 2112.14869, the LDR-KL loss; the chunks are this library's.
@@ -67,7 +72,14 @@ def linear_ldr_kl(
     """
     check_positive(temperature=temperature)
     check_range("margin", margin, 0)
-    layer = linear_layer(hidden, kernel, labels, bias, chunk_size, axis_name)
+    layer = linear_layer(
+        *(hidden, kernel, labels),
+        bias=bias,
+        chunk_size=chunk_size,
+        axis_name=axis_name,
+        implementation=implementation,
+        tiles=tiles,
+    )
     layer = _normalized(layer, normalization)
     return layer.losses(_ldr(layer, jnp.asarray(temperature, layer.wide), margin))
 
@@ -86,6 +98,8 @@ def linear_aldr_kl(
     bias: Float[Array, "classes"] | None = None,
     chunk_size: int = 2048,
     axis_name: str | tuple[str, ...] | None = None,
+    implementation: str | None = None,
+    tiles: tuple[int, int, int] | None = None,
 ) -> tuple[Float[Array, "batch"], AldrKlState]:
     """`aldr_kl` of `hidden @ kernel + bias` without its matrix of scores.
 
@@ -106,14 +120,17 @@ def linear_aldr_kl(
       margin: `c`, by how much the label's score is to lead.
       normalization: as in `linear_ldr_kl`.
       bias: one number a class [classes], or None.
-      chunk_size: classes at a time.
+      chunk_size: classes at a time, of "xla".
       axis_name: the mesh axis, or axes, over which the classes are split; None for one device.
+      implementation: "xla", "pallas_tpu" or "interpret", as in `linear_softmax_cross_entropy`.
+      tiles: (rows, classes, features) of the kernels' tiles.
 
     Returns:
       One loss an example [batch], and the state with their new temperatures.
 
     Raises:
-      ValueError: if the shapes do not fit, a dtype is wrong, or a hyper-parameter out of range.
+      ValueError: if the shapes do not fit, a dtype is wrong, a hyper-parameter out of range, or an
+        implementation that cannot run.
 
     Source: Label Distributionally Robust Losses for Multi-class Classification: Consistency,
     Robustness and Adaptivity, arXiv 2112.14869, the ALDR-KL loss; the chunks are this library's.
@@ -128,7 +145,14 @@ def linear_aldr_kl(
     check_positive(temperature=temperature)
     check_range("adaptivity", adaptivity, 1, open_low=True)
     check_range("margin", margin, 0)
-    layer = linear_layer(hidden, kernel, labels, bias, chunk_size, axis_name)
+    layer = linear_layer(
+        *(hidden, kernel, labels),
+        bias=bias,
+        chunk_size=chunk_size,
+        axis_name=axis_name,
+        implementation=implementation,
+        tiles=tiles,
+    )
     check(len(layer.shape) == 1, "labels", f"got shape {layer.shape}, takes [batch]")
     check_integer(indices=indices)
     check_shape("indices", indices, jnp.shape(labels), "[batch], as labels")

@@ -16,6 +16,8 @@ def linear_softmax_cross_entropy(
     z_loss_weight: float = 0.0,
     chunk_size: int = 2048,
     axis_name: str | tuple[str, ...] | None = None,
+    implementation: str | None = None,
+    tiles: tuple[int, int, int] | None = None,
 ) -> Float[Array, "..."]:
     """Softmax cross-entropy of `hidden @ kernel + bias` without its matrix of logits.
 
@@ -41,15 +43,22 @@ def linear_softmax_cross_entropy(
       bias: one number a class [classes], or None.
       label_smoothing: `s`, the share of the target spread over all classes.
       z_loss_weight: `w`, which pulls `log Z` to zero; 1e-4 where large language models use it.
-      chunk_size: classes at a time.
+      chunk_size: classes at a time, of "xla".
       axis_name: the mesh axis, or axes, over which the classes are split; None for one device.
+      implementation: "xla", or "pallas_tpu" for kernels that hold a tile of logits in a TPU's fast
+        memory, in float32 and bfloat16; "interpret" runs them anywhere, slowly, in any dtype. None
+        takes "xla". One that cannot run raises. A program of several devices gets kernels in
+        `jax.shard_map` only.
+      tiles: (rows, classes, features) of the kernels' tiles: multiples of 16, 128 and 128, or all
+        there are. None for what suits the shapes.
 
     Returns:
       One loss an example [...]. Products take operands in the input's dtype (float16: in float32)
       and are summed in float32, or in float64 for that.
 
     Raises:
-      ValueError: if the shapes do not fit, a dtype is wrong, or a hyper-parameter out of range.
+      ValueError: if the shapes do not fit, a dtype is wrong, a hyper-parameter out of range, or an
+        implementation that cannot run.
 
     Source: Cut Your Losses in Large-Vocabulary Language Models, arXiv 2411.09009, section 4 (the
     loss in blocks; the tangents and the chunks of the derivatives are this library's), and PaLM:
@@ -64,7 +73,14 @@ def linear_softmax_cross_entropy(
     """
     check_range("label_smoothing", label_smoothing, 0, 1)
     check_range("z_loss_weight", z_loss_weight, 0)
-    layer = linear_layer(hidden, kernel, labels, bias, chunk_size, axis_name)
+    layer = linear_layer(
+        *(hidden, kernel, labels),
+        bias=bias,
+        chunk_size=chunk_size,
+        axis_name=axis_name,
+        implementation=implementation,
+        tiles=tiles,
+    )
     log_z, label, total = log_sum_and_label(layer)
     target = (1 - label_smoothing) * label + label_smoothing / layer.classes * total
     return layer.losses((log_z - target) + z_loss_weight * log_z**2)

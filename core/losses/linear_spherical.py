@@ -23,6 +23,8 @@ def linear_spherical_loss(
     bias: Float[Array, "classes"] | None = None,
     chunk_size: int = 2048,
     axis_name: str | tuple[str, ...] | None = None,
+    implementation: str | None = None,
+    tiles: tuple[int, int, int] | None = None,
 ) -> Float[Array, "..."]:
     """A spherical loss of `hidden @ kernel + bias` without its matrix of logits.
 
@@ -45,15 +47,18 @@ def linear_spherical_loss(
         `spherical_softmax_of_moments` or `squared_error_of_moments`, with `functools.partial` for
         their hyper-parameters, or one of your own.
       bias: one number a class [classes], or None.
-      chunk_size: classes at a time.
+      chunk_size: classes at a time, of "xla".
       axis_name: the mesh axis, or axes, over which the classes are split; None for one device.
+      implementation: "xla", "pallas_tpu" or "interpret", as in `linear_softmax_cross_entropy`.
+      tiles: (rows, classes, features) of the kernels' tiles.
 
     Returns:
       One loss an example [...]. Products take operands in the input's dtype (float16: in float32)
       and are summed in float32, or in float64 for that.
 
     Raises:
-      ValueError: if the shapes do not fit, a dtype is wrong, or a hyper-parameter out of range.
+      ValueError: if the shapes do not fit, a dtype is wrong, a hyper-parameter out of range, or an
+        implementation that cannot run.
 
     Source: The Z-loss: a shift and scale invariant classification loss belonging to the Spherical
     Family, arXiv 1604.08859, the spherical family; the chunks and the centring are this library's.
@@ -64,5 +69,12 @@ def linear_spherical_loss(
     array([0.   , 0.695])
     """
     check(callable(loss), "loss", f"got {loss!r}, takes a function of the moments")
-    layer = linear_layer(hidden, kernel, labels, bias, chunk_size, axis_name)
+    layer = linear_layer(
+        *(hidden, kernel, labels),
+        bias=bias,
+        chunk_size=chunk_size,
+        axis_name=axis_name,
+        implementation=implementation,
+        tiles=tiles,
+    )
     return layer.losses(loss(*moments(layer), layer.classes))

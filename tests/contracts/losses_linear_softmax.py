@@ -25,6 +25,8 @@ BAD_LAYER = (
     Bad("labels: got shape", {"labels": np.zeros(5, np.int32)}),
     Bad("bias: got shape", {"bias": np.zeros(6)}),
     Bad("chunk_size: got", {"chunk_size": 0}),
+    Bad("implementation: got", {"implementation": "cuda"}),
+    Bad("tiles: got", {"tiles": (16, 128, 128)}),
 )
 NAME = "papyrax.losses.linear_softmax_cross_entropy"
 CASES = [
