@@ -26,8 +26,8 @@ from ..numerics import (
 def _shares(norms: Array, weights: Array, k: int, penalty: Any) -> Array:
     """`u_j = clip(sqrt(d_j) |v_j| eta - penalty d_j, 0, 1)` with eta such that they sum to k.
 
-    The sum is piecewise linear in eta: a binary search finds the last kink at which it is no more
-    than k, and the rest of the way is a straight line.
+    The sum is piecewise linear in eta: a binary search finds the piece in which it reaches k. Which
+    shares rise there is asked in its middle, for at its ends rounding would decide.
     """
     slopes = jnp.sqrt(weights) * norms
     slopes = safe_divide(slopes, jnp.max(slopes))
@@ -49,11 +49,14 @@ def _shares(norms: Array, weights: Array, k: int, penalty: Any) -> Array:
     # Varies between the devices of a shard_map as the kinks do.
     zero = jnp.zeros_like(kinks, jnp.int32)[0]
     steps = math.ceil(math.log2(kinks.size)) + 1
-    low, _ = jax.lax.fori_loop(0, steps, halve, (zero, zero + kinks.size))
-    start = kinks[low]
-    rises = active & (slopes * start >= offsets) & (slopes * start < offsets + 1)
+    low, high = jax.lax.fori_loop(0, steps, halve, (zero, zero + kinks.size))
+    middle = (kinks[low] + kinks[jnp.minimum(high, kinks.size - 1)]) / 2
+    height = slopes * middle - offsets
+    rises, full = (height > 0) & (height < 1), height >= 1
     slope = jnp.sum(jnp.where(rises, slopes, 0))
-    eta = start + safe_divide(k - jnp.sum(at(start)), slope)
+    rest = k - jnp.sum(full) + jnp.sum(jnp.where(rises, offsets, 0))
+    # Where none rises the sum is k all along the piece.
+    eta = jnp.where(slope > 0, safe_divide(rest, slope), middle)
     return jnp.where(jnp.sum(active) <= k, active.astype(norms.dtype), at(eta))
 
 
@@ -136,7 +139,8 @@ def group_envelope_prox(
     Raises:
       ValueError: naming the argument of a wrong shape, dtype or value.
 
-    Source: as `group_envelope`; the formula is derived here, and compared with minimization.
+    Source: as `group_envelope`; the formula is derived here, and compared with minimization and, for
+    groups of one entry, with the k-support norm of CEA-COSMIC/ModOpt.
 
     >>> np.asarray(group_envelope_prox(jnp.array([4.0, 1.0]), 1, 1.0), float).tolist()
     [2.0, 0.0]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 
 from papyrax.optim import group_envelope, group_envelope_prox, proximal_group_envelope
 
@@ -42,6 +42,27 @@ def test_against_minimization(k):
     if k == 5:
         np.testing.assert_allclose(got, squares.sum() / 2, rtol=1e-12)
         np.testing.assert_allclose(moved, X / (1 + 0.3 * WEIGHTS), rtol=1e-12)
+
+
+def test_shares_that_rise_from_a_kink():
+    """Round numbers have ties and shares that begin to rise just where the sum comes near k."""
+    rng = np.random.default_rng(1)
+    x = np.round(2 * rng.normal(size=(300, 1, 8)), 1)
+    weights = np.where(rng.random((300, 1)) < 0.5, 1.0, np.round(rng.uniform(0.5, 2, (300, 8)), 1))
+    strength = np.round(10 ** rng.uniform(-1, 1, 300), 1)
+
+    def slow(x, d, lam):
+        shares = lambda eta: np.clip(np.sqrt(d) * np.abs(x) * eta - lam * d, 0, 1)  # noqa: E731
+        if (x != 0).sum() <= 3:
+            return x / (lam * d + 1)
+        u = shares(brentq(lambda eta: shares(eta).sum() - 3, 0, 1e6, xtol=1e-15, rtol=1e-15))
+        return u * x / (lam * d + u)
+
+    with jax.enable_x64(True):
+        one = lambda x, d, lam: group_envelope_prox(x, 3, lam, weights=d)  # noqa: E731
+        got = jax.jit(jax.vmap(one))(x, weights, strength)[:, 0]
+    want = [slow(*case) for case in zip(x[:, 0], weights, strength)]
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
 
 
 def test_what_is_known_of_the_envelope():

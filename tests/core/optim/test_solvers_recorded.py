@@ -322,3 +322,12 @@ def test_what_hyperparameters_become():
     constrain = functools.partial(optim.constrain_hyperparameters, low=low, high=high)
     close(jax.jit(constrain)(free), entry["constrained"])
     close(jax.jit(optim.perturbation_entropy)(scales), entry["entropy"])
+
+
+def test_envelope_of_entries_is_the_k_support_norm():
+    """ModOpt's proximal step of half the squared norm of McDonald and others."""
+    entry = ENTRIES["k_support"]
+    (x,) = arrays(entry, "x")
+    prox = jax.jit(optim.group_envelope_prox, static_argnums=1)
+    for case in entry["cases"]:
+        close(prox(x, case["k"], case["strength"]), case["prox"], atol=1e-14)
