@@ -139,8 +139,8 @@ def group_envelope_prox(
     Raises:
       ValueError: naming the argument of a wrong shape, dtype or value.
 
-    Source: as `group_envelope`; the formula is derived here, and compared with minimization and, for
-    groups of one entry, with the k-support norm of CEA-COSMIC/ModOpt.
+    Source: as `group_envelope`; the formula is derived here, and compared with minimization and,
+    for groups of one entry, with the k-support norm of CEA-COSMIC/ModOpt.
 
     >>> np.asarray(group_envelope_prox(jnp.array([4.0, 1.0]), 1, 1.0), float).tolist()
     [2.0, 0.0]
