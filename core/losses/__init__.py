@@ -143,6 +143,11 @@ from .label_dro import (
 from .landmarks import (
     landmark_distillation_loss,
 )
+from .latent_preference import (
+    grace_loss,
+    layerwise_pool,
+    relaxed_preference_loss,
+)
 from .linear_label_dro import (
     linear_aldr_kl,
     linear_ldr_kl,
@@ -404,6 +409,7 @@ __all__ = [
     "gaussian_pseudo_negatives",
     "general_robust_loss",
     "generalized_cross_entropy",
+    "grace_loss",
     "gyroplane_logits",
     "hard_contrastive_loss",
     "hard_negative_sigmoid_loss",
@@ -431,6 +437,7 @@ __all__ = [
     "kto_loss",
     "label_smoothing_cross_entropy",
     "landmark_distillation_loss",
+    "layerwise_pool",
     "ldam_loss",
     "ldr_kl",
     "learning_slowdown",
@@ -491,6 +498,7 @@ __all__ = [
     "pseudo_label_samples",
     "ranked_list_loss",
     "relative_penalty",
+    "relaxed_preference_loss",
     "reliable_matches",
     "robust_global_contrastive_loss",
     "sample_gaussians",

@@ -11,6 +11,11 @@ from .calibration import (
     reliability_bins,
     top_k_accuracy,
 )
+from .cluster_geometry import (
+    avqi,
+    davies_bouldin,
+    dunn_index,
+)
 from .clustering import (
     adjusted_rand_index,
     clustering_accuracy,
@@ -73,9 +78,12 @@ __all__ = [
     "adaptive_calibration_error",
     "adjusted_rand_index",
     "alignment",
+    "avqi",
     "brier_score",
     "classwise_calibration_error",
     "clustering_accuracy",
+    "davies_bouldin",
+    "dunn_index",
     "equal_error_rate",
     "expected_calibration_error",
     "frame_distance",
