@@ -2,7 +2,9 @@
 
 Each entry of an `authors_*.json` names the repository and file it was computed with, the inputs and
 the hyper-parameters. A loss has the mean over the batch and its gradient; any other function has
-its output and the gradient of `sum(cotangent * output)`.
+its output and the gradient of `sum(cotangent * output)`. Inputs and weights of a module are drawn
+from a seed, uniform on [-1, 1] in the order of their names, and so is its cotangent, from the seed
+plus 1000 (the stream of `RandomState` is fixed).
 """
 
 import json
@@ -20,10 +22,18 @@ def recorded(family, room="losses"):
     return json.loads((ROOMS / room / f"authors_{family}.json").read_text())
 
 
+def drawn(seed, shapes):
+    """Arrays by name, uniform on [-1, 1]."""
+    rng = np.random.RandomState(seed)
+    return {name: rng.uniform(-1, 1, size=shape) for name, shape in shapes.items()}
+
+
 def compare(entry, function, rtol=1e-10):
     """Assert that `function(**arrays)` has the authors' value and gradients."""
     with jax.enable_x64(True):
-        arrays = {k: jnp.asarray(np.asarray(v)) for k, v in entry["arrays"].items()}
+        inputs = drawn(entry["seed"], entry["shapes"]) if "seed" in entry else {}
+        arrays = inputs | entry.get("arrays", {})
+        arrays = {k: jnp.asarray(np.asarray(v)) for k, v in arrays.items()}
         wrt = {k: arrays.pop(k) for k in entry["gradient"]}
 
         @jax.jit
@@ -31,12 +41,12 @@ def compare(entry, function, rtol=1e-10):
             value, pull_back = jax.vjp(lambda w: function(**w, **arrays), wrt)
             return value, *pull_back(cotangent)
 
-        value, gradient = both(wrt, jnp.asarray(np.asarray(entry.get("cotangent", 1.0))))
-        np.testing.assert_allclose(value, entry["value"], rtol=rtol, atol=rtol * _largest(value))
-        for name, want in entry["gradient"].items():
-            atol = rtol * _largest(want)
-            np.testing.assert_allclose(gradient[name], want, rtol=rtol, atol=atol, err_msg=name)
-
-
-def _largest(x):
-    return np.abs(np.asarray(x)).max()
+        cotangent = np.asarray(entry.get("cotangent", 1.0))
+        if "seed" in entry:
+            shape = np.shape(entry["value"])
+            cotangent = drawn(entry["seed"] + 1000, {"cotangent": shape})["cotangent"]
+        value, gradient = both(wrt, jnp.asarray(cotangent))
+        wanted = {"value": entry["value"], **entry["gradient"]}
+        for name, got in {"value": value, **gradient}.items():
+            atol = rtol * np.abs(np.asarray(wanted[name])).max()
+            np.testing.assert_allclose(got, wanted[name], rtol=rtol, atol=atol, err_msg=name)
