@@ -118,6 +118,10 @@ from .hardness import (
     relative_penalty,
     simple_contrastive_loss,
 )
+from .histograms import (
+    fast_ap_loss,
+    histogram_loss,
+)
 from .hyperbolic import (
     gaussian_pseudo_negatives,
     gyroplane_logits,
@@ -187,6 +191,9 @@ from .multi_head import (
     bounded_temperature,
     multi_head_contrastive_loss,
 )
+from .multiplied_angles import (
+    sphereface_loss,
+)
 from .noisy_labels import (
     ElrState,
     elr_init,
@@ -221,6 +228,7 @@ from .preference import (
 )
 from .proxies import (
     normalized_softmax_loss,
+    p2s_grad_loss,
     proxy_anchor_loss,
     proxy_nca_loss,
 )
@@ -278,6 +286,10 @@ from .similarity import (
     pairwise_snr,
     pairwise_squared_euclidean,
 )
+from .smooth_ranks import (
+    pnp_loss,
+    smooth_ap_loss,
+)
 from .soft_pairs import (
     soft_contrastive_loss,
 )
@@ -311,6 +323,11 @@ from .standard import (
     mae_loss,
     pinball_loss,
     symmetric_cross_entropy,
+)
+from .sub_centers import (
+    center_merging_penalty,
+    soft_triple_loss,
+    sub_center_arcface_loss,
 )
 from .triplets import (
     triplet_loss,
@@ -365,6 +382,7 @@ __all__ = [
     "box_whisker_mask",
     "brier_loss",
     "calibrate_gaussians",
+    "center_merging_penalty",
     "circle_loss",
     "class_gaussians",
     "class_means",
@@ -399,6 +417,7 @@ __all__ = [
     "factored_layer_kernel",
     "factored_layer_refresh",
     "factored_spherical_step",
+    "fast_ap_loss",
     "ferkd_labels",
     "fit_learning_curve",
     "fit_temperature",
@@ -415,6 +434,7 @@ __all__ = [
     "hard_negative_sigmoid_loss",
     "hard_negative_triplet_loss",
     "hgp_penalty",
+    "histogram_loss",
     "hutchinson_penalty",
     "hyperbolic_confusion_loss",
     "hyperbolic_cross_entropy_loss",
@@ -475,6 +495,7 @@ __all__ = [
     "normalized_softmax_loss",
     "nt_xent_loss",
     "orpo_loss",
+    "p2s_grad_loss",
     "pair_masks",
     "pairwise_cosine",
     "pairwise_dot",
@@ -484,6 +505,7 @@ __all__ = [
     "pairwise_snr",
     "pairwise_squared_euclidean",
     "pinball_loss",
+    "pnp_loss",
     "positive_extrapolation",
     "private_bag_responses",
     "prototype_triplet_loss",
@@ -514,14 +536,18 @@ __all__ = [
     "slow_feedback_loss",
     "small_loss_mask",
     "smooth_adversarial_comp_sum_loss",
+    "smooth_ap_loss",
     "soft_contrastive_loss",
+    "soft_triple_loss",
     "spatial_alignment_loss",
+    "sphereface_loss",
     "spherical_softmax_cross_entropy",
     "spherical_softmax_of_moments",
     "squared_error_of_moments",
     "stablemax",
     "stablemax_cross_entropy",
     "stablemax_cross_entropy_with_targets",
+    "sub_center_arcface_loss",
     "supervised_contrastive_loss",
     "swav_loss",
     "symmetric_cross_entropy",

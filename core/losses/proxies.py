@@ -136,6 +136,37 @@ def proxy_nca_loss(
     return restore(loss, embeddings, proxies)
 
 
+def p2s_grad_loss(embeddings: Embeddings, labels: ClassLabels, proxies: Proxies) -> PerExample:
+    """P2SGrad: cosines with the proxies regressed on one and zero; no scale and no margin.
+
+    `sum_c (cos(x, p_c) - 1[c = y])^2`. The gradient along a cosine is how far it is from its
+    target, not the probability of a softmax, which would hang on the scale.
+
+    Args:
+      embeddings: the examples [batch, features].
+      labels: the class of each [batch].
+      proxies: one vector a class [classes, features].
+
+    Returns:
+      One loss an example [batch].
+
+    Raises:
+      ValueError: if a shape or a dtype does not fit.
+
+    Source: P2SGrad: Refined Gradients for Optimizing Deep Face Models, arXiv 1905.02479, Eq. 11,
+    whose directions are those of this loss up to a factor; `P2SGradLoss` of
+    KevinMusgrave/pytorch-metric-learning is its mean over examples and classes.
+
+    >>> x = jnp.array([[1.0, 0.0], [0.6, 0.8]])
+    >>> np.asarray(p2s_grad_loss(x, jnp.array([0, 1]), jnp.eye(2)), float).round(3)
+    array([0. , 0.4])
+    """
+    check_proxies(embeddings, labels, proxies)
+    cosine = cosines(embeddings, proxies)
+    gap = cosine - is_label(jnp.asarray(labels), cosine.shape[-1])
+    return restore(jnp.sum(jnp.square(gap), -1), embeddings, proxies)
+
+
 def proxy_anchor_loss(
     embeddings: Embeddings,
     labels: ClassLabels,

@@ -27,6 +27,7 @@ BAD = (
     Bad("chunk_size", {"chunk_size": 0}),
 )
 DISTANCE = (Bad("distance", {"distance": "taxicab"}),)
+COLD = (Bad("temperature", {"temperature": 0.0}),)
 SIMILARITY = (Bad("similarity", {"similarity": "taxicab"}),)
 BAD_PAIR = (
     Bad("x: got dtype", {"x": np.zeros((4, 3), np.int32)}),
@@ -42,6 +43,19 @@ def loss(name, *bad, label="", static=None, **more):
         static=static or {},
         label=label,
         bad=(*BAD, *bad),
+        **more,
+    )
+
+
+def dense(name, *bad, label="", static=None, **more):
+    """A loss that needs all pairs at once, or bins them, and takes no ring."""
+    return Case(
+        f"papyrax.losses.{name}",
+        labelled,
+        ("embeddings",),
+        static=static or {},
+        label=label,
+        bad=(*BAD[:6], *bad),
         **more,
     )
 
@@ -104,12 +118,7 @@ CASES = [
         finite_differences=False,
     ),
     loss("ranked_list_loss", label="whole gradient", static={"is_weight_constant": False}),
-    Case(
-        "papyrax.losses.angular_loss",
-        labelled,
-        ("embeddings",),
-        bad=(*BAD[:6], Bad("angle", {"angle": 70.0})),
-    ),
+    dense("angular_loss", Bad("angle", {"angle": 70.0})),
     loss(
         "tuplet_margin_loss",
         Bad("scale", {"scale": 0.0}),
@@ -118,6 +127,23 @@ CASES = [
     ),
     loss("intra_pair_variance_loss", Bad("positive_slack", {"positive_slack": -1.0})),
     loss("nca_loss", *DISTANCE, Bad("scale", {"scale": 0.0})),
+    dense("smooth_ap_loss", *SIMILARITY, *COLD, static={"temperature": 0.1}),
+    dense(
+        "smooth_ap_loss", label="with itself", static={"temperature": 0.1, "includes_anchor": True}
+    ),
+    *(
+        dense(
+            "pnp_loss",
+            *SIMILARITY,
+            *COLD,
+            Bad("variant", {"variant": "Du"}),
+            label=variant,
+            static={"temperature": 0.1, "variant": variant},
+        )
+        for variant in ("O", "Ib", "Dq")
+    ),
+    dense("fast_ap_loss", Bad("bins", {"bins": 0}), static={"bins": 5}),
+    dense("histogram_loss", Bad("bins", {"bins": 0}), static={"bins": 5}),
     Case(
         "papyrax.losses.pair_masks",
         lambda rng: {"labels": LABELS, "reference_labels": np.arange(4, dtype=np.int32)},

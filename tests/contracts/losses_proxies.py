@@ -36,6 +36,20 @@ def proxy(name, *bad, static=None, **more):
     )
 
 
+LOW = {"scale": 8.0}
+
+
+def several(name, *bad, static=None):
+    return Case(
+        f"papyrax.losses.{name}",
+        lambda rng: {**arrays(rng), "proxies": rng.normal(size=(CLASSES, 2, FEATURES))},
+        ("embeddings", "proxies"),
+        static=static or {},
+        rows_in=("embeddings", "labels"),
+        bad=(*BAD[:3], Bad("proxies: got shape", {"proxies": np.zeros((CLASSES, FEATURES))}), *bad),
+    )
+
+
 CASES = [
     proxy("normalized_softmax_loss", *SCALE),
     proxy("arcface_loss", *SCALE, Bad("margin", {"margin": 4.0}), static={"scale": 8.0}),
@@ -59,6 +73,22 @@ CASES = [
         *SCALE,
         Bad("whisker", {"whisker": -1.0}),
         static={"scale": 8.0},
+    ),
+    proxy("p2s_grad_loss"),
+    proxy("sphereface_loss", *SCALE, Bad("margin", {"margin": 0}), static={"margin": 3}),
+    proxy(
+        "sphereface_loss",
+        Bad("annealing", {"annealing": -1.0}),
+        label="large margin",
+        static={"margin": 2, "normalize_proxies": False, "annealing": 5.0},
+    ),
+    several("soft_triple_loss", *SCALE, Bad("temperature", {"temperature": 0.0})),
+    several("sub_center_arcface_loss", *SCALE, Bad("margin", {"margin": 4.0}), static=LOW),
+    Case(
+        "papyrax.losses.center_merging_penalty",
+        lambda rng: {"proxies": rng.normal(size=(CLASSES, 2, FEATURES))},
+        ("proxies",),
+        bad=(Bad("proxies: got shape", {"proxies": np.zeros((CLASSES, FEATURES))}),),
     ),
     Case(
         "papyrax.losses.box_whisker_mask",
