@@ -58,6 +58,7 @@ from .confusion import (
 from .contrastive import (
     decoupled_contrastive_loss,
     info_nce_loss,
+    model_aware_contrastive_loss,
     nt_xent_loss,
     supervised_contrastive_loss,
 )
@@ -245,6 +246,7 @@ from .rankers import (
 from .regions import (
     Matches,
     correspondence_loss,
+    detcon_loss,
     foreground_background_loss,
     mutual_matches,
     reliable_matches,
@@ -293,6 +295,12 @@ from .smooth_ranks import (
 from .soft_pairs import (
     soft_contrastive_loss,
 )
+from .spectra import (
+    coding_rate_loss,
+    frossl_loss,
+    mmcr_loss,
+    wmse_loss,
+)
 from .spherical import (
     spherical_softmax_cross_entropy,
     spherical_softmax_of_moments,
@@ -305,10 +313,7 @@ from .spherical import (
 from .spread import (
     TicoState,
     alignment_uniformity_loss,
-    coding_rate_loss,
-    frossl_loss,
     koleo_loss,
-    mmcr_loss,
     sigreg_loss,
     tico_init,
     tico_loss,
@@ -402,6 +407,7 @@ __all__ = [
     "cs_mutual_information",
     "decoupled_contrastive_loss",
     "decoupled_softmax_loss",
+    "detcon_loss",
     "dino_init",
     "dino_loss",
     "dpo_loss",
@@ -481,6 +487,7 @@ __all__ = [
     "mixup_ndcg_loss",
     "mixup_ranking_loss",
     "mmcr_loss",
+    "model_aware_contrastive_loss",
     "msn_loss",
     "multi_head_contrastive_loss",
     "multi_similarity_loss",
@@ -565,6 +572,7 @@ __all__ = [
     "tuplet_margin_loss",
     "unified_negative_pair_loss",
     "vicreg_loss",
+    "wmse_loss",
     "z_loss",
     "z_loss_of_moments",
 ]

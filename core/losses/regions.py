@@ -10,6 +10,8 @@ from ..numerics import (
     check,
     check_count,
     check_floating,
+    check_integer,
+    check_positive,
     check_range,
     check_rank,
     check_shape,
@@ -18,7 +20,11 @@ from ..numerics import (
     safe_normalize,
     upcast,
 )
-from .similarity import pairwise_cosine
+from .batch_pairs import across
+from .pair_sums import mean_log_loss
+from .pairs import PairMasks
+from .similarity import pairwise_cosine, pairwise_dot
+from .views import everyone
 
 Map = Float[Array, "... patches"]
 Features = Float[Array, "... patches features"]
@@ -128,6 +134,92 @@ def foreground_background_loss(
     front, back = disagreement(m, n), disagreement(1 - m, 1 - n)
     loss = foreground_weight * front + (1 - foreground_weight) * back
     return restore(loss, first, second, first_mask, second_mask)
+
+
+def detcon_loss(
+    first: Features,
+    second: Features,
+    first_targets: Features,
+    second_targets: Features,
+    first_masks: Int[Array, "batch patches"],
+    second_masks: Int[Array, "batch patches"],
+    *,
+    temperature: float = 0.1,
+    axis_name: str | None = None,
+) -> Float[Array, "batch"]:
+    """DetCon: a region of one view among all regions of the batch must find itself in the other.
+
+    `mean_m [m is in both] / n_m -mean_p log(exp(s_mp / t) / sum_j exp(s_mj / t))` for a region `m`
+    of one view with cosines `s`: the positives `p` are the regions of the same mask in the other
+    view of the image, `j` all regions of all images in both views but those of the same mask in its
+    own view, and `n_m` is how often that mask is in its own view. The sum of both ways round.
+
+    Args:
+      first: features pooled over the regions of one view, as predicted [batch, patches, features].
+      second: of the other view [batch, patches, features].
+      first_targets: features of the same regions by a slow encoder (DetCon-B), or `first` again
+        (DetCon-S) [batch, patches, features].
+      second_targets: the same of the other view [batch, patches, features].
+      first_masks: the number of the mask of each region within its image [batch, patches].
+      second_masks: the same of the other view [batch, patches].
+      temperature: `t`.
+      axis_name: the mesh axis whose devices share the batch.
+
+    Returns:
+      One loss an image [batch], the mean over its regions; zero for regions that are in one view.
+
+    Raises:
+      ValueError: if a shape, a dtype or `temperature` does not fit.
+
+    Source: Efficient Visual Pretraining with Contrastive Detection, arXiv 2103.10957; `DetConBLoss`
+    and `DetConSLoss` of lightly-ai/lightly agree in values and gradients.
+
+    >>> x, masks = jnp.eye(4).reshape(2, 2, 4), jnp.array([[0, 1], [0, 1]])
+    >>> np.asarray(detcon_loss(x, x, x, x, masks, masks, temperature=0.5), float).round(3)
+    array([1.189, 1.189])
+    """
+    check_floating(first=first, second=second)
+    check_floating(first_targets=first_targets, second_targets=second_targets)
+    check_rank("first", first, 3)
+    shape = jnp.shape(first)
+    check(0 not in shape, "first", f"got shape {shape}, takes no zeros")
+    named = {"second": second, "first_targets": first_targets, "second_targets": second_targets}
+    for name, x in named.items():
+        check_shape(name, x, shape, "[batch, patches, features], as first")
+    check_integer(first_masks=first_masks, second_masks=second_masks)
+    for name, masks in (("first_masks", first_masks), ("second_masks", second_masks)):
+        check_shape(name, masks, shape[:2], "[batch, patches], one a region")
+    check_positive(temperature=temperature)
+    batch, patches, features = shape
+    arrays = upcast(first, second, first_targets, second_targets)
+    x, y, x_key, y_key = (safe_normalize(a.reshape(-1, features)) for a in arrays)
+    start = 0 if axis_name is None else jax.lax.axis_index(axis_name) * batch
+    image = jnp.repeat(jnp.arange(batch) + start, patches)
+    x_mask, y_mask = (jnp.asarray(m).reshape(-1) for m in (first_masks, second_masks))
+    x_all, y_all, images, x_masks, y_masks = everyone(
+        axis_name, x_key, y_key, image, x_mask, y_mask
+    )
+
+    def one_way(x: Array, mask: Array, own: tuple, other: tuple) -> Array:
+        same_image = image[:, None] == images[None]
+        same, positive = (same_image & (mask[:, None] == m[None]) for _, m in (own, other))
+        # A region of its own mask and view is no reference.
+        masks = [
+            jnp.concatenate(m, 1) for m in ((positive, jnp.zeros_like(same)), (~positive, ~same))
+        ]
+        pairs = across(
+            x,
+            jnp.concatenate([other[0], own[0]]),
+            compare=pairwise_dot,
+            labels=PairMasks(*masks),
+        )
+        scale = jnp.full(len(x), 1 / temperature, x.dtype)
+        loss = mean_log_loss(pairs, scale) / jnp.maximum(jnp.sum(same, -1), 1)
+        return jnp.mean(loss.reshape(batch, patches), -1)
+
+    loss = one_way(x, x_mask, (x_all, x_masks), (y_all, y_masks))
+    loss += one_way(y, y_mask, (y_all, y_masks), (x_all, x_masks))
+    return restore(loss, first, second, first_targets, second_targets)
 
 
 class Matches(NamedTuple):

@@ -50,6 +50,17 @@ CASES = [
     views("nt_xent_loss", *T, *ENGINE),
     views("nt_xent_loss", label="chunked", static={"chunk_size": 4}),
     views(
+        "model_aware_contrastive_loss",
+        *T[:1],
+        *ENGINE,
+        Bad("alignment_weight", {"alignment_weight": 1.0}),
+        Bad("initial_alignment", {"initial_alignment": -1.0}),
+        static={"temperature": 0.5},
+        # The temperature and the weights are constants for the gradient, not for the value.
+        finite_differences=False,
+        tolerance=4e-2,
+    ),
+    views(
         "decoupled_contrastive_loss",
         *T,
         *ENGINE,

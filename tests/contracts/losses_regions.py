@@ -36,6 +36,17 @@ def matched(rng):
     }
 
 
+POOLED = ("first", "second", "first_targets", "second_targets")
+
+
+def pooled(rng):
+    return {
+        **{k: rng.normal(size=(IMAGES, 2, FEATURES)) for k in POOLED},
+        "first_masks": np.array([[0, 1], [2, 2], [0, 1]], np.int32),
+        "second_masks": np.array([[1, 3], [2, 0], [1, 0]], np.int32),
+    }
+
+
 PATCH = (
     Bad("first: got dtype", {"first": np.zeros((PATCHES, FEATURES), np.int32)}),
     Bad("second: got shape", {"second": np.zeros((PATCHES, FEATURES + 1))}),
@@ -82,6 +93,20 @@ CASES = [
             Bad("second: got shape", {"second": np.zeros((IMAGES, PATCHES))}),
             Bad("first_mask: got shape", {"first_mask": np.zeros((IMAGES, PATCHES + 1))}),
             Bad("foreground_weight", {"foreground_weight": 1.5}),
+        ),
+    ),
+    Case(
+        "papyrax.losses.detcon_loss",
+        pooled,
+        POOLED,
+        static={"temperature": 0.5},
+        bad=(
+            Bad("first: got dtype", {"first": np.zeros((IMAGES, 2, FEATURES), np.int32)}),
+            Bad("first: got shape", {"first": np.zeros((IMAGES, FEATURES))}),
+            Bad("second_targets: got shape", {"second_targets": np.zeros((IMAGES, 3, FEATURES))}),
+            Bad("first_masks: got dtype", {"first_masks": np.zeros((IMAGES, 2))}),
+            Bad("second_masks: got shape", {"second_masks": np.zeros((IMAGES, 3), np.int32)}),
+            Bad("temperature", {"temperature": 0.0}),
         ),
     ),
     matcher("mutual_matches"),

@@ -88,6 +88,13 @@ CASES = [
         Bad("precision", {"precision": 0.0}),
         Bad("invariance_weight", {"invariance_weight": -1.0}),
     ),
+    of_cloud(
+        "wmse_loss",
+        Bad("views: got 1", {"views": np.zeros((1, BATCH, FEATURES))}),
+        Bad("shrinkage", {"shrinkage": 1.0}),
+        static={"shrinkage": 0.1},
+    ),
+    of_cloud("wmse_loss", label="whole"),
     of_cloud("frossl_loss", Bad("invariance_weight", {"invariance_weight": -1.0}), tolerance=4e-2),
     Case(
         "papyrax.losses.sigreg_loss",

@@ -49,6 +49,14 @@ def plain(name, *fixed, **static):
     )
 
 
+MASKS = np.arange(4 * BATCH).reshape(2, BATCH, 2) % 3
+REGIONS = (BATCH, 2, FEATURES)
+
+
+def detcon(x, y, p, q, **more):
+    return losses.detcon_loss(x, y, x, y, p, q, **more), 0.0
+
+
 # The loss, its arrays, and the axis of the batch in each.
 SPREAD = {
     "alignment_uniformity_loss": (plain("alignment_uniformity_loss"), arrays(ROWS, ROWS), 0),
@@ -57,7 +65,10 @@ SPREAD = {
     "mmcr_loss": (plain("mmcr_loss", compression_weight=0.3), arrays(VIEWS), 1),
     "coding_rate_loss": (plain("coding_rate_loss"), arrays(VIEWS), 1),
     "frossl_loss": (plain("frossl_loss"), arrays(VIEWS), 1),
+    "wmse_loss": (plain("wmse_loss"), arrays(VIEWS), 1),
     "sigreg_loss": (plain("sigreg_loss", DIRECTIONS), arrays(ROWS), 0),
+    "model_aware_contrastive_loss": (plain("model_aware_contrastive_loss"), arrays(ROWS, ROWS), 0),
+    "detcon_loss": (detcon, [*arrays(REGIONS, REGIONS), *MASKS], 0),
     "dino_loss": (dino, arrays(OUTPUTS, OUTPUTS), 1),
     "ibot_loss": (ibot, [*arrays(PATCHES, PATCHES), MASK], 0),
     "msn_loss": (plain("msn_loss", CENTERS), arrays(VIEWS, ROWS), (1, 0)),
