@@ -65,7 +65,8 @@ class SelfAttention(nnx.Module):
 
     Source: Attention Is All You Need, arXiv 1706.03762, 3.2.2; "rope": RoFormer, arXiv 2104.09864;
     "learned": added to queries and keys in every layer, as in DETR, arXiv 2005.12872, figure 10;
-    key_heads: GQA, arXiv 2305.13245.
+    key_heads: GQA, arXiv 2305.13245. Values and gradients agree with Llama's attention in
+    transformers once its features are in the order of `papyrax.attention.rope_1d`.
 
     >>> layer = SelfAttention(16, 4, attention_fn="dot_product_attention", rngs=nnx.Rngs(0))
     >>> x = jax.random.normal(jax.random.key(0), (1, 5, 16))
@@ -247,7 +248,9 @@ class TransformerBlock(nnx.Module):
     Raises:
       ValueError: as `SelfAttention`, and for a ratio that is not positive.
 
-    Source: On Layer Normalization in the Transformer Architecture, arXiv 2002.04745, figure 1 (b).
+    Source: On Layer Normalization in the Transformer Architecture, arXiv 2002.04745, figure 1 (b);
+    values and gradients agree with GPT-2's block in transformers for `positions="none"`,
+    `use_bias=True` and an epsilon of 1e-6 there.
 
     >>> block = TransformerBlock(16, 4, attention_fn="mala", rngs=nnx.Rngs(0))
     >>> block(jnp.ones((2, 5, 16))).shape
