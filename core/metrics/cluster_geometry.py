@@ -129,17 +129,23 @@ def dunn_index(
     return restore(_ratio(nearest, diameter), embeddings)
 
 
-def avqi(safe: Points, unsafe: Points, jailbreak: Points) -> Float[Array, ""]:
+def avqi(
+    safe: Points, unsafe: Points, jailbreak: Points, *, one_adversarial_cluster: bool = False
+) -> Float[Array, ""]:
     """AVQI: how close adversarial answers come to safe ones in latent space. Lower is safer.
 
     `(1 / B(s, u) + 1 / B(s, j)) / 2 + 1 / D` with `1 / B(a, b) = (s_a + s_b) / |mu_a - mu_b|`, the
     Davies-Bouldin ratio of two clusters, and `D` the Dunn index of all three by their centres. No
-    rotation, shift or scale of the embeddings changes it.
+    rotation, shift or scale of the embeddings changes it. As `D` has the least distance of any two
+    centres, unsafe and jailbroken answers in one place make the index large, although that is what
+    `grace_loss` aims at.
 
     Args:
       safe: embeddings of safe answers [examples, features].
       unsafe: of unsafe ones [others, features].
       jailbreak: of answers under attack [others, features].
+      one_adversarial_cluster: count unsafe and jailbroken answers as one cluster in `D`, so that
+        they may lie together. The code has three.
 
     Returns:
       The raw index []. The paper's is `100 (v - min v) / (max v - min v)` over the models compared.
@@ -167,6 +173,8 @@ def avqi(safe: Points, unsafe: Points, jailbreak: Points) -> Float[Array, ""]:
     )
     centres, spread, _ = _centres(x, labels, 3)
     ratio = _ratio(spread[0] + spread[1:], safe_norm(centres[0] - centres[1:]))
+    if one_adversarial_cluster:
+        labels = jnp.minimum(labels, 1)
     dunn = dunn_index(x, labels, count=3, between="centres")
     value = jnp.mean(ratio) + _ratio(jnp.ones_like(dunn), dunn)
     return restore(value, safe, unsafe, jailbreak)

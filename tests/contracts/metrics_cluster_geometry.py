@@ -54,4 +54,11 @@ CASES = [
             Bad("unsafe: got shape", {"unsafe": np.zeros((4, FEATURES + 1))}),
         ),
     ),
+    Case(
+        "papyrax.metrics.avqi",
+        answers,
+        ("safe", "unsafe", "jailbreak"),
+        label="one cluster",
+        static={"one_adversarial_cluster": True},
+    ),
 ]

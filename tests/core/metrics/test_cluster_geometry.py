@@ -61,3 +61,13 @@ def test_avqi():
         away = s + 100 * (s.mean(0) - (u.mean(0) + j.mean(0)) / 2)
         assert AVQI(away, u, j) < value
         assert AVQI(s - s.mean(0) + u.mean(0), u, j) > 1e10
+        # Adversarial answers in one place, apart from the safe ones, are what is wanted.
+        joined = u - u.mean(0) + j.mean(0)
+        assert AVQI(s, joined, j) > 1e10
+        one = jax.jit(lambda *x: metrics.avqi(*x, one_adversarial_cluster=True))
+        both = np.concatenate([joined, j])
+        centres = np.linalg.norm(s.mean(0) - both.mean(0))
+        wide = max(np.linalg.norm(a - b) for c in (s, both) for a in c for b in c)
+        spread = [np.linalg.norm(c - c.mean(0), axis=1).mean() for c in (s, joined, j)]
+        ratio = (2 * spread[0] + spread[1] + spread[2]) / np.linalg.norm(s.mean(0) - j.mean(0))
+        np.testing.assert_allclose(one(s, joined, j), ratio / 2 + wide / centres, rtol=1e-10)
