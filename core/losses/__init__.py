@@ -188,6 +188,13 @@ from .metric import (
     n_pair_loss,
     nca_loss,
 )
+from .mining import (
+    distance_weighted_pairs,
+    easy_hard_pairs,
+    hard_pairs,
+    histogram_pairs,
+    margin_pairs,
+)
 from .multi_head import (
     bounded_temperature,
     multi_head_contrastive_loss,
@@ -410,7 +417,9 @@ __all__ = [
     "detcon_loss",
     "dino_init",
     "dino_loss",
+    "distance_weighted_pairs",
     "dpo_loss",
+    "easy_hard_pairs",
     "elr_init",
     "elr_loss",
     "elr_regularizer",
@@ -439,8 +448,10 @@ __all__ = [
     "hard_contrastive_loss",
     "hard_negative_sigmoid_loss",
     "hard_negative_triplet_loss",
+    "hard_pairs",
     "hgp_penalty",
     "histogram_loss",
+    "histogram_pairs",
     "hutchinson_penalty",
     "hyperbolic_confusion_loss",
     "hyperbolic_cross_entropy_loss",
@@ -481,6 +492,7 @@ __all__ = [
     "mapo_loss",
     "margin_cosines",
     "margin_loss",
+    "margin_pairs",
     "mini_batch_aware_l2",
     "mix_features",
     "mixed_pair_targets",
