@@ -111,8 +111,8 @@ def linear_layer(
         y = y - jax.lax.axis_index(axis_name) * local
     x, w = jnp.reshape(hidden, (-1, np.shape(hidden)[-1])), jnp.asarray(kernel)
     b = None if bias is None else jnp.asarray(bias)
-    tiles = None if tiles is None else tuple(tiles)
-    config = Config(min(chunk_size, local), implementation, tiles)
+    sizes: Any = None if tiles is None else tuple(tiles)
+    config = Config(min(chunk_size, local), implementation, sizes)
     check_implementation(config, x, w, b)
     return Layer(
         x,

@@ -5,7 +5,8 @@ logits that a step of the grid sees grows over the steps through the features; o
 more steps through the features add its products to the result. Where all features fit a tile one
 step does both. What is summed stays in VMEM until it is whole.
 
-W is read as it lies: tiles at its end reach beyond it, and what they hold there is masked.
+W is read as it lies, which for some shapes is column by column (`Plan.turned`); tiles at its end
+reach beyond it, and what they hold there is masked.
 """
 
 import functools
@@ -91,16 +92,25 @@ def _call(p: Plan, interpret: bool) -> Tiles:
         return jnp.pad(a, ((0, rows - a.shape[0]), (0, columns - a.shape[1])))
 
     per_row = functools.partial(spec, ("n", "1"))
+
+    def turn(a: Any) -> Any:
+        return a.T if p.turned else a
+
+    def place(axes: tuple[str, str], d: str) -> Any:
+        """The axes of tiles, of which those of features go by the name `d`."""
+        return tuple(d if axis == "d" else axis for axis in axes)
+
     # Products read the one of x and W that the logits' tile is not summed over.
-    by_x = spec(("n", "held" if over_classes else "d"), (n, d))
-    by_w = spec(("d" if over_classes else "held", "v"), (d, v))
+    by_x = spec(place(("n", "d"), "held" if over_classes else "d"), (n, d))
+    tile = tuple(p.tile[axis] for axis in p.weights)
+    by_w = spec(place(p.weights, "d" if over_classes else "held"), tile)
     by_class = spec(("1", "v"), (1, v))
     labels = jnp.clip(work.labels, -1, p.size["v"]).astype(jnp.int32)
     operands = [(fill(labels[:, None], 1), per_row((n, 1)))]
     if work.rows:
         operands.append((fill(jnp.stack(list(work.rows.values()), 1), r), per_row((n, r))))
     operands += [(fill(a, features), by_x) for a in work.x.values()]
-    operands += [(a, by_w) for a in work.w.values()]
+    operands += [(turn(a), by_w) for a in work.w.values()]
     operands += [(b[None], by_class) for b in work.b.values()]
 
     outs: dict[str, Any] = {}
@@ -109,10 +119,10 @@ def _call(p: Plan, interpret: bool) -> Tiles:
         s = len(p.starts)
         outs["table"] = local_struct((rows, s), wide), per_row((n, s))
     if p.products:
-        name, axes = ("x", ("n", "out")) if over_classes else ("w", ("out", "v"))
+        name, axes = ("x", ("n", "d")) if over_classes else ("w", p.weights)
         like = (work.x if over_classes else work.w)[name]
-        shape = (rows, p.size["d"]) if over_classes else like.shape
-        outs[name] = local_struct(shape, like.dtype), spec(axes, p.result)
+        shape = (rows, p.size["d"]) if over_classes else turn(like).shape
+        outs[name] = local_struct(shape, like.dtype), spec(place(axes, "out"), p.result)
         scratch.append(pltpu.VMEM((p.many["d"], *p.result), wide))
     if p.bias is not None:
         outs["b"] = local_struct((1, p.size["v"]), work.b["z"].dtype), by_class
@@ -140,6 +150,8 @@ def _call(p: Plan, interpret: bool) -> Tiles:
         results |= {name: table[:, i] for i, name in enumerate(p.starts)}
     if "x" in results:
         results["x"] = results["x"][: p.size["n"]]
+    if "w" in results:
+        results["w"] = turn(results["w"])
     if "b" in results:
         results["b"] = results["b"][0]
     return results
@@ -148,7 +160,7 @@ def _call(p: Plan, interpret: bool) -> Tiles:
 def _body(p: Plan, *refs: Any) -> None:
     """One step of the grid."""
     work, over_classes = p.work, p.over == "v"
-    n, v, d = (p.tile[a] for a in "nvd")
+    n, v = p.tile["n"], p.tile["v"]
     rest = iter(refs)
 
     def take(names: Any) -> Tiles:
@@ -172,12 +184,13 @@ def _body(p: Plan, *refs: Any) -> None:
         for ref in sums.values():
             ref[...] = jnp.zeros(ref.shape, ref.dtype)
 
-    def inside(shape: tuple[int, int], *axes: str) -> Any:
-        """Which entries of a tile are there, of rows and columns that are named "" or an axis."""
+    def inside(axes: tuple[str, str], *ends: str) -> Any:
+        """Which entries of a tile are there, as far as the ends of the axes `ends` go."""
+        shape = tuple(p.tile[a] for a in axes)
         conditions = [
             jax.lax.broadcasted_iota(jnp.int32, shape, dimension) < p.size[a] - at[a] * p.tile[a]
             for dimension, a in enumerate(axes)
-            if a and p.size[a] % p.tile[a]
+            if a in ends and p.size[a] % p.tile[a]
         ]
         return functools.reduce(jnp.logical_and, conditions) if conditions else None
 
@@ -189,17 +202,19 @@ def _body(p: Plan, *refs: Any) -> None:
         a, b = a.astype(work.factors), b.astype(work.factors)
         return jax.lax.dot_general(a, b, dims, preferred_element_type=work.wide)
 
+    of_d, of_v = (p.weights.index(axis) for axis in "dv")
+
     def logits() -> Tiles:
-        there = inside((d, v), "d", "")
+        there = inside(p.weights, "d")
         return {
-            name: sum(dot(x[i][...], only(there, w[j][...]), (1, 0)) for i, j in pairs)
+            name: sum(dot(x[i][...], only(there, w[j][...]), (1, of_d)) for i, j in pairs)
             for name, pairs in work.logits.items()
         }
 
     def tiles(z: Tiles, edge: bool) -> Tiles:
         """What comes out of a tile of whole logits, beside the numbers of its rows."""
         z = {k: a + b[k][...].astype(work.wide) if k in b else a for k, a in z.items()}
-        seen = inside((n, v), "" if over_classes else "n", "v") if edge else None
+        seen = inside(("n", "v"), "v", p.over) if edge else None
         column = jax.lax.broadcasted_iota(jnp.int32, (n, v), 1)
         is_label = column == given["labels"][...] - at["v"] * v
         rows = {name: given["rows"][:, i : i + 1] for i, name in enumerate(work.rows)}
@@ -219,10 +234,11 @@ def _body(p: Plan, *refs: Any) -> None:
         if not p.products:
             return
         if over_classes:
-            there = inside((d, v), "", "v") if edge else None
-            parts = [dot(out[i], only(there, w[j][...]), (1, 1)) for i, j in p.products]
+            there = inside(p.weights, "v") if edge else None
+            parts = [dot(out[i], only(there, w[j][...]), (1, of_v)) for i, j in p.products]
         else:
-            parts = [dot(x[j][...], out[i], (0, 0)) for i, j in p.products]
+            pairs = [(x[j][...], out[i]) for i, j in p.products]
+            parts = [dot(*(pair[::-1] if p.turned else pair), (0, 0)) for pair in pairs]
         sums["product"][at["d"]] += sum(parts[1:], parts[0])
 
     edges = [at[a] == p.many[a] - 1 for a in {"v", p.over} if p.size[a] % p.tile[a]]

@@ -58,6 +58,17 @@ class Plan:
         return self.many["d"] == 1
 
     @property
+    def turned(self) -> bool:
+        """Whether W is to be read as [v, d], for so XLA lays it out if that fills it up by less."""
+        d, v = self.size["d"], self.size["v"]
+        return up(v, 8) * up(d, LANES) < up(d, 8) * up(v, LANES)
+
+    @property
+    def weights(self) -> tuple[str, str]:
+        """The axes of W as it lies."""
+        return ("v", "d") if self.turned else ("d", "v")
+
+    @property
     def products(self) -> Products:
         """Pairs of a tile that comes out of the logits, and what it multiplies."""
         if self.over == "v":
@@ -89,7 +100,7 @@ class Plan:
     @property
     def result(self) -> tuple[int, int]:
         """The tile of the result of the products."""
-        rows, columns = ("n", "d") if self.over == "v" else ("d", "v")
+        rows, columns = ("n", "d") if self.over == "v" else self.weights
         return self.tile[rows], self.tile[columns]
 
     def memory(self) -> int:

@@ -24,14 +24,14 @@ from papyrax.kernels.linear_sums import (
 
 FAST = {"xla_backend_optimization_level": 0}
 LIMITS = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 1e-2}
-# Rows, features and classes, of which no tile is a whole part, and two labels that are no class.
-SHAPE = 7, 9, 13
+# Rows and features, of which no tile is a whole part, and labels of which some are no class.
+ROWS, FEATURES = 7, 9
 LABELS = jnp.array([0, 12, 5, -1, 13, 5, 2])
 
 
-def draw(seed, bias, scale=1.0):
-    n, d, v = SHAPE
-    x, w, b = composition.draw([(n, d), (d, v), (v,)], seed)
+def draw(seed, bias, classes=13, scale=1.0):
+    shapes = [(ROWS, FEATURES), (FEATURES, classes), (classes,)]
+    x, w, b = composition.draw(shapes, seed)
     return (scale * x, w, b if bias else None)
 
 
@@ -39,25 +39,25 @@ def three(layer, kind, config):
     """The three results an example [n, 3]."""
     if kind in ("softmax", "others"):
         return jnp.stack(log_sums(layer, aux=LABELS, config=config, kind=kind), 1)
-    centre = jnp.linspace(-1, 1, SHAPE[0], dtype=layer[0].dtype)
+    centre = jnp.linspace(-1, 1, ROWS, dtype=layer[0].dtype)
     return jnp.stack(sums((*layer, centre), aux=LABELS, config=config, kind=kind), 1)
 
 
 def dense(layer, kind):
     x, w, b = layer
     z = x @ w if b is None else x @ w + b
-    hit = jax.nn.one_hot(LABELS, SHAPE[2], dtype=z.dtype)  # zeros for what is no class
+    hit = jax.nn.one_hot(LABELS, z.shape[1], dtype=z.dtype)  # zeros for what is no class
     if kind in ("softmax", "others"):
         first = jax.nn.logsumexp(z, -1, b=1 - hit if kind == "others" else None)
     else:
-        z = z - jnp.linspace(-1, 1, SHAPE[0])[:, None]
+        z = z - jnp.linspace(-1, 1, ROWS)[:, None]
         first = jnp.sum(z * z if kind == "squares" else jnp.abs(z), -1)
     return jnp.stack([first, jnp.sum(hit * z, -1), jnp.sum(z, -1)], 1)
 
 
 def everything(f, t, u):
     """Value and tangent, gradient and tangent, and the other orders of the two modes."""
-    weights = jnp.asarray(np.random.default_rng(3).normal(size=(SHAPE[0], 3)))
+    weights = jnp.asarray(np.random.default_rng(3).normal(size=(ROWS, 3)))
 
     def loss(p):
         y = f(p)
@@ -78,24 +78,25 @@ def everything(f, t, u):
     }
 
 
+# Of 7 classes the weights are read as [classes, features].
 ALL = "jvp", "hvp", "reverse over reverse", "reverse over forward", "forward over forward"
 
 
 @pytest.mark.parametrize(
-    ("kind", "tiles", "bias", "scale", "dtype", "names"),
+    ("kind", "classes", "tiles", "bias", "scale", "dtype", "names"),
     [
-        ("softmax", (3, 4, 2), True, 1.0, "float64", ALL),
-        ("others", (4, 6, 9), False, 1e3, "float64", ALL[2:3]),
-        ("squares", (3, 13, 5), False, 1.0, "float64", ALL[1:2]),
-        ("magnitudes", (4, 4, 9), True, 1.0, "float64", ALL[4:]),
-        ("softmax", (16, 13, 9), True, 1.0, "float32", ALL[:2]),
-        ("softmax", (16, 13, 9), True, 1.0, "bfloat16", ALL[:2]),
+        ("softmax", 13, (3, 4, 2), True, 1.0, "float64", ALL),
+        ("others", 13, (4, 6, 9), False, 1e3, "float64", ALL[2:3]),
+        ("squares", 7, (3, 4, 5), False, 1.0, "float64", ALL[1:2]),
+        ("magnitudes", 7, (4, 4, 9), True, 1.0, "float64", ALL[4:]),
+        ("softmax", 7, (16, 7, 9), True, 1.0, "float32", ALL[:2]),
+        ("softmax", 13, (16, 13, 9), True, 1.0, "bfloat16", ALL[:2]),
     ],
 )
-def test_all_derivatives_are_those_of_the_logits(kind, tiles, bias, scale, dtype, names):
+def test_all_derivatives_are_those_of_the_logits(kind, classes, tiles, bias, scale, dtype, names):
     config = Config(5, "interpret", tiles)
     with jax.enable_x64(True):
-        p, t, u = (draw(seed, bias, scale) for seed in range(3))
+        p, t, u = (draw(seed, bias, classes, scale) for seed in range(3))
         narrow = jax.tree.map(lambda a: a.astype(dtype), (p, t, u))
         p, t, u = jax.tree.map(lambda a: a.astype(jnp.float64), narrow)
         ours = everything(lambda p: three(p, kind, config), *narrow[1:])
@@ -272,13 +273,16 @@ KERNELS = {
 
 @pytest.mark.parametrize("name", ["v5e:1x1", "v5p:1x1x1", "v6e:1x1", "tpu7x:1x1x1"])
 def test_gradients_and_their_tangents_compile(topology, name):
-    """Of shapes that are no multiple of a tile; without the logits, and without a copy of W."""
+    """Of shapes that are no multiple of a tile; without the logits, and without a copy of W.
+
+    Of 256 features XLA lays out W column by column, of 192 row by row.
+    """
     one = SingleDeviceSharding(topology(name).devices[0])
-    n, d, v = 1000, 192, 50_257
+    n, d, v = 1000, 256 if "v5e" in name else 192, 50_257
     hvp = hessian_vector(Config(512, "pallas_tpu", (64, 256, 128)))
     compiled = jax.jit(hvp).lower(*shaped(n, d, v, one, one)).compile()
     assert set(re.findall(r"linear_[a-z_]+_over_[a-z]+", compiled.as_text())) == KERNELS
-    assert compiled.memory_analysis().temp_size_in_bytes < 0.05 * 2 * n * v
+    assert compiled.memory_analysis().temp_size_in_bytes < min(0.05 * 2 * n * v, d * v)
 
 
 def test_programs_that_xla_partitions_raise(topology):
