@@ -68,6 +68,7 @@ PAPER = Paper(
         "papyrax.losses.robust_global_contrastive_loss",
         "papyrax.losses.isogclr_init",
         "papyrax.losses.isogclr_loss",
+        "papyrax.losses.isogclr_two_tower_loss",
     ),
     claim=Claim(
         text="Examples of frequent semantics get large temperatures, those of rare ones small.",

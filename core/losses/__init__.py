@@ -277,6 +277,7 @@ from .robust_contrastive import (
     IsogclrState,
     isogclr_init,
     isogclr_loss,
+    isogclr_two_tower_loss,
     robust_global_contrastive_loss,
 )
 from .self_distillation import (
@@ -467,6 +468,7 @@ __all__ = [
     "ipo_loss",
     "isogclr_init",
     "isogclr_loss",
+    "isogclr_two_tower_loss",
     "key_queue_init",
     "key_queue_push",
     "knowledge_distillation_loss",

@@ -19,8 +19,11 @@ from ..numerics import (
     upcast,
 )
 from ._shared import log_sum_exp
+from .batch_pairs import across
 from .contrastive import both_views
-from .pairs import negative
+from .pair_sums import check_views
+from .pairs import Pairs, negative
+from .similarity import pairwise_cosine
 
 # What stands for the logarithm of zero in a state, so that all its numbers are finite.
 _NEVER = -1e30
@@ -170,43 +173,167 @@ def isogclr_loss(
     >>> np.asarray(state.temperature, float).round(4)
     array([0.0973, 0.1   , 0.1   , 0.0973, 0.1   ])
     """
-    check_integer(index=index)
-    check_shape("index", index, jnp.shape(view1)[:1], "[batch], one an example")
-    for name, x in state._asdict().items():
-        check_shape(name, x, jnp.shape(state.temperature), "[examples], as the temperature")
+    moves = _check_moves(rho, averaging, learning_rate, momentum, temperature_range)
+    _check_state("state", state, "index", index, jnp.shape(view1)[:1])
+    pairs = both_views(view1, view2, chunk_size, axis_name, ring)
+    pushed, state = _descend(pairs, state, index, jnp.zeros(2 * len(view1), pairs.dtype), **moves)
+    pulled = pairs.total(lambda b: jnp.where(b.positive, b.values, 0))
+    loss = (pushed - pulled).reshape(2, -1).mean(0)
+    return restore(loss, view1, view2), state
+
+
+def isogclr_two_tower_loss(
+    states: tuple[IsogclrState, IsogclrState],
+    first: Float[Array, "batch features"],
+    second: Float[Array, "batch features"],
+    index: Int[Array, "batch"],
+    second_index: Int[Array, "batch"] | None = None,
+    *,
+    rho: float = 6.0,
+    averaging: float = 0.9,
+    learning_rate: float = 0.01,
+    momentum: float = 0.9,
+    temperature_range: tuple[float, float] = (0.005, 0.05),
+    chunk_size: int | None = None,
+    axis_name: str | None = None,
+    ring: bool = False,
+) -> tuple[Float[Array, "batch"], tuple[IsogclrState, IsogclrState]]:
+    """Global contrast of images and texts by iSogCLR, with a temperature for each image and text.
+
+    With `h_ij = s_ij - s_ii` for the cosines `s_ij` of an image and the other texts of the batch:
+    `u_i <- (1 - g) u_i + g mean_j exp(h_ij / t_i)`, the loss `mean_j sg(exp(h_ij / t_i) / u_i)
+    h_ij`, and the step of the temperature along
+    `log u_i + rho - mean_j (exp(h_ij / t_i) / u_i) h_ij / t_i` with momentum; the same for a text
+    and the other images, and the mean of the two.
+
+    Args:
+      states: two from `isogclr_init`, temperature 0.01, or of the step before.
+      first: embeddings of one half of each pair (images) [batch, features].
+      second: embeddings of the other half (texts) [batch, features].
+      index: the number of each first half in the training set, no two alike [batch].
+      second_index: that of each second half [batch]; `index` for None.
+      rho: see `robust_global_contrastive_loss`.
+      averaging: `g`, the weight of the new estimate; 1 where a half is seen first.
+      learning_rate: of the temperatures.
+      momentum: the weight of the old gradient of the temperature is one less this.
+      temperature_range: the temperatures are kept between these two; one number, twice, is SogCLR.
+      chunk_size: look at so many embeddings at a time; all for None.
+      axis_name: the mesh axis whose devices share the batch; each device keeps the state of its own
+        pairs.
+      ring: send the embeddings round that axis rather than gather them.
+
+    Returns:
+      One loss a pair [batch], whose gradient is that of the global loss, and the new states.
+
+    Raises:
+      ValueError: if a shape, a dtype or a hyper-parameter does not fit.
+
+    Source: Not All Semantics are Created Equal, arXiv 2305.11965, Algorithm 1 and Section 4 for
+    pairs of modalities. `GCLoss_v2` of Optimization-AI/LibAUC, whose defaults these are, agrees in
+    gradients and state, its loss with the sum for the mean over `j`; `bimodal_exps` of
+    zhqiu/contrastive-learning-iSogCLR counts the pair itself among `j`, over `batch - 1`.
+
+    >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> start = (isogclr_init(4, temperature=0.5),) * 2
+    >>> loss, states = isogclr_two_tower_loss(
+    ...     start, x, x, jnp.array([0, 3]), temperature_range=(0.1, 0.5)
+    ... )
+    >>> loss.tolist(), np.asarray(states[0].temperature, float).round(3)
+    ([-1.0, -1.0], array([0.446, 0.5  , 0.5  , 0.446]))
+    """
+    moves = _check_moves(rho, averaging, learning_rate, momentum, temperature_range)
+    check_views(first=first, second=second)
+    check(len(states) == 2, "states", f"got {len(states)}, takes one for each half")
+    other = index if second_index is None else second_index
+    rows = jnp.shape(first)[:1]
+    _check_state("states[0]", states[0], "index", index, rows)
+    _check_state("states[1]", states[1], "second_index", other, rows)
+    x, y = upcast(first, second)
+
+    def one_way(state: IsogclrState, x: Array, y: Array, index: Array) -> tuple:
+        pairs = across(
+            x,
+            y,
+            compare=pairwise_cosine,
+            chunk_size=chunk_size,
+            axis_name=axis_name,
+            ring=ring,
+        )
+        near = pairs.total(lambda b: jnp.where(b.positive, b.values, 0))
+        return _descend(pairs, state, index, near, **moves)
+
+    image, text = one_way(states[0], x, y, index), one_way(states[1], y, x, other)
+    return restore((image[0] + text[0]) / 2, first, second), (image[1], text[1])
+
+
+def _check_state(name: str, state: IsogclrState, called: str, index: Any, rows: Any) -> None:
+    check_integer(**{called: index})
+    check_shape(called, index, rows, "[batch], one an example")
+    for field, x in state._asdict().items():
+        shape = jnp.shape(state.temperature)
+        check_shape(f"{name}.{field}", x, shape, "[examples], as the temperature")
+
+
+def _check_moves(
+    rho: Any, averaging: Any, learning_rate: Any, momentum: Any, temperature_range: Any
+) -> dict[str, Any]:
+    """The arguments by name, for `_descend`."""
     check_range("rho", rho, 0)
     check_range("averaging", averaging, 0, 1, open_low=True)
     check_positive(learning_rate=learning_rate)
     check_range("momentum", momentum, 0, 1, open_low=True)
     low, high = temperature_range
     check(0 < low <= high, "temperature_range", f"got {temperature_range}, takes 0 < low <= high")
-    pairs = both_views(view1, view2, chunk_size, axis_name, ring)
+    return {
+        "rho": rho,
+        "averaging": averaging,
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "temperature_range": temperature_range,
+    }
+
+
+def _descend(
+    pairs: Pairs,
+    state: IsogclrState,
+    index: Any,
+    near: Array,
+    *,
+    rho: Any,
+    averaging: Any,
+    learning_rate: Any,
+    momentum: Any,
+    temperature_range: tuple[float, float],
+) -> tuple[Float[Array, "anchors"], IsogclrState]:
+    """`mean_j sg(exp(h_j / t) / v) h_j` of every anchor and the new state, `h_j = s_j - near`.
+
+    The anchors are the examples `index`, one after the other, for each of their views.
+    """
     stop = jax.lax.stop_gradient
     index = jnp.asarray(index)
+    batch = len(index)
     t, log_u, velocity = (stop(x[index]).astype(pairs.dtype) for x in state)
-    scale = jnp.concatenate([1 / t, 1 / t])
+    scale = jnp.tile(1 / t, len(near) // batch)
 
     count = jnp.maximum(pairs.count(negative), 1)
-    fixed = pairs.constant()
-    log_g = fixed.log_sum_exp(lambda b, c: c * b.values, negative, scale) - jnp.log(count)
-    # [2, batch]; a batch of one has no negatives.
-    fresh = jnp.where(log_g > -jnp.inf, log_g, 0).reshape(2, -1)
+    log_g = pairs.constant().log_sum_exp(
+        lambda b, c, n: c * (b.values - n), negative, scale, stop(near)
+    ) - jnp.log(count)
+    # [views, batch]; a batch of one has no negatives.
+    fresh = jnp.where(log_g > -jnp.inf, log_g, 0).reshape(-1, batch)
     old = jnp.log1p(-jnp.asarray(averaging, pairs.dtype)) + log_u
     mixed = jnp.logaddexp(old, jnp.log(jnp.asarray(averaging, pairs.dtype)) + fresh)
     estimates = jnp.where((log_u <= _NEVER) | (averaging == 1), fresh, mixed)
-    log_u = jnp.logaddexp(*estimates) - jnp.log(2.0).astype(pairs.dtype)
+    log_u = jax.nn.logsumexp(estimates, 0) - jnp.log(len(estimates)).astype(pairs.dtype)
 
-    def weighted(b: Any, c: Array, u: Array) -> Array:
-        exponent = jnp.where(b.negative, c * stop(b.values) - u, 0)
-        return jnp.where(b.negative, jnp.exp(exponent) * b.values, 0)
+    def weighted(b: Any, c: Array, u: Array, n: Array) -> Array:
+        difference = b.values - n
+        exponent = jnp.where(b.negative, c * stop(difference) - u, 0)
+        return jnp.where(b.negative, jnp.exp(exponent) * difference, 0)
 
-    pushed = pairs.total(weighted, scale, estimates.reshape(-1)) / count
-    pulled = pairs.total(lambda b: jnp.where(b.positive, b.values, 0))
-    loss = (pushed - pulled).reshape(2, -1).mean(0)
-
-    slope = estimates.mean(0) + rho - stop(pushed).reshape(2, -1).mean(0) / t
+    pushed = pairs.total(weighted, scale, estimates.reshape(-1), near) / count
+    slope = estimates.mean(0) + rho - stop(pushed).reshape(-1, batch).mean(0) / t
     velocity = (1 - momentum) * velocity + momentum * slope
-    moved = jnp.clip(t - learning_rate * velocity, low, high)
+    moved = jnp.clip(t - learning_rate * velocity, *temperature_range)
     new = (stop(moved), log_u, velocity)
-    state = IsogclrState(*(x.at[index].set(v.astype(x.dtype)) for x, v in zip(state, new)))
-    return restore(loss, view1, view2), state
+    return pushed, IsogclrState(*(x.at[index].set(v.astype(x.dtype)) for x, v in zip(state, new)))

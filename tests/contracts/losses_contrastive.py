@@ -153,6 +153,12 @@ def step(fn, view1, view2, index, **static):
     return loss
 
 
+def halves(fn, first, second, index, second_index, **static):
+    states = (papyrax.losses.isogclr_init(9, temperature=0.3),) * 2
+    loss, _ = fn(states, first, second, index, second_index, **static)
+    return loss
+
+
 CASES += [
     views(
         "hard_contrastive_loss", Bad("hard_share", {"hard_share": 0.0}), static={"hard_share": 0.5}
@@ -194,6 +200,26 @@ CASES += [
             Bad("rho", {"rho": -1.0}),
             Bad("averaging", {"averaging": 0.0}),
             Bad("temperature_range", {"temperature_range": (0.5, 0.1)}),
+        ),
+    ),
+    Case(
+        "papyrax.losses.isogclr_two_tower_loss",
+        lambda rng: {
+            **two("first", "second")(rng),
+            "index": np.array([0, 2, 8, 3, 1], np.int32),
+            "second_index": np.array([4, 5, 0, 6, 7], np.int32),
+        },
+        ("first", "second"),
+        call=halves,
+        static={"temperature_range": (0.05, 0.7)},
+        finite_differences=False,
+        bad=(
+            Bad("first: got dtype", {"first": np.zeros((BATCH, FEATURES), np.int32)}),
+            Bad("second: got shape", {"second": np.zeros((BATCH + 1, FEATURES))}),
+            Bad("index", {"index": np.zeros(3, np.int32)}),
+            Bad("second_index", {"second_index": np.zeros(BATCH)}),
+            Bad("momentum", {"momentum": 0.0}),
+            Bad("learning_rate", {"learning_rate": 0.0}),
         ),
     ),
 ]

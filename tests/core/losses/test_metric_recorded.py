@@ -109,18 +109,31 @@ def test_decoupled_softmax():
     )
 
 
-@pytest.mark.parametrize("variant", ["", " libauc", " one_temperature"])
-def test_isogclr(variant):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "isogclr_loss",
+        "isogclr_loss libauc",
+        "isogclr_loss one_temperature",
+        "isogclr_two_tower_loss",
+    ],
+)
+def test_isogclr(name):
     """Three steps: losses, gradients and what the state holds after each."""
-    entry = ENTRIES[f"isogclr_loss{variant}"]
+    entry = ENTRIES[name]
+    apply = getattr(losses, name.split()[0])
+    halves = name == "isogclr_two_tower_loss"
     static = {**entry["static"], "temperature_range": tuple(entry["static"]["temperature_range"])}
 
     @jax.jit
     def step(state, view1, view2, index):
-        # Their losses are sums over the two views of an example, ours means.
+        # Their losses are sums over the two views of an example, ours means; those of two towers
+        # are means over the two, but sums over the other examples.
+        factor = len(index) - 1 if halves else 2
+
         def loss(view1, view2):
-            values, new = losses.isogclr_loss(state, view1, view2, index, **static)
-            return 2 * jnp.mean(values), new
+            values, new = apply(state, view1, view2, index, **static)
+            return factor * jnp.mean(values), new
 
         return jax.value_and_grad(loss, (0, 1), has_aux=True)(view1, view2)
 
@@ -128,13 +141,15 @@ def test_isogclr(variant):
         state = losses.isogclr_init(9, temperature=entry["temperature"])
         state = jax.tree.map(lambda x: x.astype(jnp.float64), state)
         state = state._replace(temperature=jnp.full(9, entry["temperature"]))
+        state = (state, state) if halves else state
         for want in entry["steps"]:
             arrays = {k: jnp.asarray(np.array(v)) for k, v in want["arrays"].items()}
             (value, state), gradient = step(state, **arrays)
             np.testing.assert_allclose(value, want["value"], rtol=1e-10)
             for got, name in zip(gradient, ("view1", "view2")):
                 np.testing.assert_allclose(got, want["gradient"][name], rtol=1e-10, atol=1e-12)
-            got = state._asdict() | {"mean": jnp.exp(state.log_mean)}
+            flat = jax.tree.map(lambda *x: jnp.concatenate(x), *(state if halves else (state,)))
+            got = flat._asdict() | {"mean": jnp.exp(flat.log_mean)}
             for name, values in want["state"].items():
                 np.testing.assert_allclose(got[name], values, rtol=1e-10, atol=1e-14, err_msg=name)
 

@@ -41,7 +41,10 @@ def by_engine(x, y, labels, relevant, targets, guess, **more):
     each, _ = ranking(x, y, labels, relevant, targets, guess, **more)
     state = losses.isogclr_init(N, temperature=0.3)
     each["simple"] = losses.simple_contrastive_loss(x, y, hard_share=0.3, **more)
-    each["isogclr"] = losses.isogclr_loss(state, x, y, jnp.arange(len(x)), **more)[0]
+    index = jnp.arange(len(x))
+    each["isogclr"] = losses.isogclr_loss(state, x, y, index, **more)[0]
+    each["two towers"] = losses.isogclr_two_tower_loss((state, state), x, y, index, **more)[0]
+    each["macl"] = losses.model_aware_contrastive_loss(x, y, **more)
     a, b = (jnp.concatenate([z, z**2], 1) for z in (x, y))
     whole = {
         "cs_divergence": losses.cs_divergence(a, b, **more),
