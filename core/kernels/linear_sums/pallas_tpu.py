@@ -77,58 +77,52 @@ def _place(p: Plan, a: Any, b: Any, s: Any) -> dict[str, Any]:
 def _call(p: Plan, interpret: bool) -> Tiles:
     """Run a kernel."""
     work, over_classes = p.work, p.over == "v"
-    n, v, d = (p.tile[a] for a in "nvd")
-    rows, features = p.many["n"] * n, p.many["d"] * d
-    wide, r = work.wide, len(work.rows)
+    n, v = p.tile["n"], p.tile["v"]
+    rows, features = p.many["n"] * n, p.many["d"] * p.tile["d"]
 
-    def spec(axes: tuple[str, str], tile: tuple[int, int]) -> pl.BlockSpec:
+    def spec(axes: tuple[str, str], d: str = "d", width: int = 1) -> pl.BlockSpec:
+        """Tiles of an array: "d" goes by a name of `_place`, and "1" has `width` entries."""
+
         def index(*step: Any) -> Any:
             at = _place(p, *step)
-            return tuple(at[axis] for axis in axes)
+            return tuple(at[d if axis == "d" else axis] for axis in axes)
 
-        return pl.BlockSpec(tile, index)
+        return pl.BlockSpec(tuple(p.tile.get(axis, width) for axis in axes), index)
 
     def fill(a: Any, columns: int) -> Any:
         return jnp.pad(a, ((0, rows - a.shape[0]), (0, columns - a.shape[1])))
 
-    per_row = functools.partial(spec, ("n", "1"))
-
     def turn(a: Any) -> Any:
         return a.T if p.turned else a
 
-    def place(axes: tuple[str, str], d: str) -> Any:
-        """The axes of tiles, of which those of features go by the name `d`."""
-        return tuple(d if axis == "d" else axis for axis in axes)
-
-    # Products read the one of x and W that the logits' tile is not summed over.
-    by_x = spec(place(("n", "d"), "held" if over_classes else "d"), (n, d))
-    tile = tuple(p.tile[axis] for axis in p.weights)
-    by_w = spec(place(p.weights, "d" if over_classes else "held"), tile)
-    by_class = spec(("1", "v"), (1, v))
     labels = jnp.clip(work.labels, -1, p.size["v"]).astype(jnp.int32)
-    operands = [(fill(labels[:, None], 1), per_row((n, 1)))]
+    operands = [(fill(labels[:, None], 1), spec(("n", "1")))]
     if work.rows:
-        operands.append((fill(jnp.stack(list(work.rows.values()), 1), r), per_row((n, r))))
+        table = jnp.stack(list(work.rows.values()), 1)
+        operands.append((fill(table, len(work.rows)), spec(("n", "1"), width=len(work.rows))))
+    # The products are with one of x and W. The other serves the logits only.
+    by_x = spec(("n", "d"), "held" if over_classes else "d")
+    by_w = spec(p.weights, "d" if over_classes else "held")
     operands += [(fill(a, features), by_x) for a in work.x.values()]
     operands += [(turn(a), by_w) for a in work.w.values()]
-    operands += [(b[None], by_class) for b in work.b.values()]
+    operands += [(b[None], spec(("1", "v"))) for b in work.b.values()]
 
     outs: dict[str, Any] = {}
     scratch = []
     if p.starts:
-        s = len(p.starts)
-        outs["table"] = local_struct((rows, s), wide), per_row((n, s))
+        width = len(p.starts)
+        outs["table"] = local_struct((rows, width), work.wide), spec(("n", "1"), width=width)
     if p.products:
-        name, axes = ("x", ("n", "d")) if over_classes else ("w", p.weights)
-        like = (work.x if over_classes else work.w)[name]
-        shape = (rows, p.size["d"]) if over_classes else turn(like).shape
-        outs[name] = local_struct(shape, like.dtype), spec(place(axes, "out"), p.result)
-        scratch.append(pltpu.VMEM((p.many["d"], *p.result), wide))
+        name, like = ("x", work.x["x"]) if over_classes else ("w", turn(work.w["w"]))
+        shape = (rows, like.shape[1]) if over_classes else like.shape
+        axes = ("n", "d") if over_classes else p.weights
+        outs[name] = local_struct(shape, like.dtype), spec(axes, "out")
+        scratch.append(pltpu.VMEM((p.many["d"], *p.result), work.wide))
     if p.bias is not None:
-        outs["b"] = local_struct((1, p.size["v"]), work.b["z"].dtype), by_class
-        scratch.append(pltpu.VMEM((1, v), wide))
+        outs["b"] = local_struct((1, p.size["v"]), work.b["z"].dtype), spec(("1", "v"))
+        scratch.append(pltpu.VMEM((1, v), work.wide))
     if not p.whole:
-        scratch += [pltpu.VMEM((n, v), wide) for _ in work.logits]
+        scratch += [pltpu.VMEM((n, v), work.wide) for _ in work.logits]
         scratch += [pltpu.VMEM((n, v), work.factors) for _ in p.kept]
 
     found = pl.pallas_call(
@@ -142,19 +136,14 @@ def _call(p: Plan, interpret: bool) -> Tiles:
             dimension_semantics=("parallel", "arbitrary", "arbitrary")
         ),
         interpret=interpret,
-        name=f"linear_{work.name}_over_{'classes' if over_classes else 'rows'}",
+        name=p.name,
     )(*(a for a, _ in operands))
     results = dict(zip(outs, found, strict=True))
     if p.starts:
         table = results.pop("table")[: p.size["n"]]
         results |= {name: table[:, i] for i, name in enumerate(p.starts)}
-    if "x" in results:
-        results["x"] = results["x"][: p.size["n"]]
-    if "w" in results:
-        results["w"] = turn(results["w"])
-    if "b" in results:
-        results["b"] = results["b"][0]
-    return results
+    unpack = {"x": lambda x: x[: p.size["n"]], "w": turn, "b": lambda b: b[0]}
+    return {name: unpack[name](a) if name in unpack else a for name, a in results.items()}
 
 
 def _body(p: Plan, *refs: Any) -> None:

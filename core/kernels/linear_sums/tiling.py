@@ -35,6 +35,11 @@ class Plan:
     over: str
     asked: tuple[int, int, int]
 
+    @property
+    def name(self) -> str:
+        """The kernel's, as profiles show it."""
+        return f"linear_{self.work.name}_over_{'classes' if self.over == 'v' else 'rows'}"
+
     @functools.cached_property
     def size(self) -> dict[str, int]:
         """The numbers of rows, classes and features."""
