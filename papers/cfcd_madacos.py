@@ -6,8 +6,8 @@ to be tuned for each data set, and whose task becomes too easy as training goes 
 The idea (MadaCos). Solve for both at each step from the batch's median example: the scale such that
 a perfect cosine would be all but certain, the margin such that the median example's label has a
 fixed small probability. As the cosines rise, so do scale and margin, and the classes
-contract. (The paper's second stage, a triplet loss on matched local descriptors, is not part of
-this file.)
+contract. (The paper's second stage, `papyrax.losses.local_triplet_loss` on matched local
+descriptors, is not measured in this file.)
 
 What the authors measured. With both stages the best single-stage retrieval on revisited Oxford and
 Paris.

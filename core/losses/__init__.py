@@ -163,6 +163,10 @@ from .linear_softmax import (
 from .linear_spherical import (
     linear_spherical_loss,
 )
+from .local_triplets import (
+    attended_matches,
+    local_triplet_loss,
+)
 from .loss_ensemble import (
     ensloss,
 )
@@ -386,6 +390,7 @@ __all__ = [
     "alignment_uniformity_loss",
     "angular_loss",
     "arcface_loss",
+    "attended_matches",
     "bag_level_loss",
     "barlow_twins_loss",
     "best_worst_pairs",
@@ -486,6 +491,7 @@ __all__ = [
     "linear_softmax_cross_entropy",
     "linear_spherical_loss",
     "local_outlier_factor",
+    "local_triplet_loss",
     "log_stablemax",
     "logit_adjusted_cross_entropy",
     "madacos",
