@@ -54,7 +54,7 @@ def _newton_jvp(
     return inverse, -inverse @ tangents[0] @ inverse
 
 
-def _check_iterations(iterations: Any) -> None:
+def _check_iterations(iterations: int) -> None:
     check(
         isinstance(iterations, int | np.integer) and iterations >= 0,
         "iterations",
