@@ -151,7 +151,9 @@ def train(
         prefer = relaxed_preference_loss if geometric else functools.partial(dpo_loss, beta=1.0)
         terms = [prefer(score[0], score[k], fixed[0], fixed[k]) for k in rejected]
         preference = sum(terms[1:], terms[0]) / len(terms)
-        return jnp.mean(grace_loss(*z, preference) if geometric else preference)
+        safe, unsafe, jailbreak = z
+        apart = grace_loss(safe, unsafe, jailbreak, preference)
+        return jnp.mean(apart if geometric else preference)
 
     return fit(loss, params, run, examples=PROMPTS, batch=64, steps=steps, learning_rate=0.02)
 
@@ -178,7 +180,10 @@ def reproduce(
     all_seeds = seed_range(seed, seeds)
     steps = 600 if budget == "quick" else 2000
     asr: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    weights, index = [], {(one, k): [] for one in (False, True) for k in ("method", "baseline")}
+    weights: list[np.ndarray] = []
+    index: dict[tuple[bool, str], list[float]] = {
+        (one, kind): [] for one in (False, True) for kind in ("method", "baseline")
+    }
     for i, s in enumerate(all_seeds):
         seen, unseen = answers(s)
         for j, kind in enumerate(KINDS):

@@ -14,8 +14,8 @@ variance and variation, and the individual losses need not even be convex, only 
 
 What the authors proved. Regret of O(sqrt(sigma^2_{1:T}) + sqrt(Sigma^2_{1:T})) for convex losses,
 of O(log(sigma^2_{1:T} + Sigma^2_{1:T})) for strongly convex ones, and for exp-concave ones by
-another geometry (`optimistic_online_newton`, not measured here). The method for dynamic regret is
-not in this library. No experiments.
+another geometry (`optimistic_online_newton`). Against comparators that move, experts of many step
+sizes are weighed (`optimistic_omd_dynamic`). Neither is measured here. No experiments.
 
 What is measured here. f_t(x) = |x - b_t|^2 / 2 on the unit ball of 5 dimensions, b_t of a fixed
 mean of norm 0.8 with noise of deviation sigma; D = 2, G = 2.5, L = 1, from x = 0, in float64.
@@ -71,6 +71,7 @@ PAPER = Paper(
         "papyrax.optim.optimistic_omd",
         "papyrax.optim.optimistic_omd_strongly_convex",
         "papyrax.optim.optimistic_online_newton",
+        "papyrax.optim.optimistic_omd_dynamic",
         "papyrax.optim.euclidean_mirror",
         "papyrax.optim.entropic_mirror",
     ),

@@ -58,6 +58,7 @@ from .online import (
     optimistic_omd,
     optimistic_omd_strongly_convex,
 )
+from .online_dynamic import DynamicOmdState, optimistic_omd_dynamic
 from .online_newton import OptimisticNewtonState, optimistic_online_newton
 from .perpgrad import perpgrad, scale_by_perpgrad
 from .riemannian import GrassmannState, grassmann_sgd
@@ -82,6 +83,7 @@ __all__ = [
     "BoRep",
     "BoRepState",
     "CurvaturePlan",
+    "DynamicOmdState",
     "FederatedOptimizer",
     "FederatedState",
     "FusedOptimizer",
@@ -135,6 +137,7 @@ __all__ = [
     "magnitude_masks",
     "mesa_loss",
     "optimistic_omd",
+    "optimistic_omd_dynamic",
     "optimistic_omd_strongly_convex",
     "optimistic_online_newton",
     "partition_coordinates",

@@ -61,4 +61,28 @@ CASES = [
             Bad("radius: got", {"radius": -1.0}),
         ),
     ),
+    OptimizerCase(
+        "papyrax.optim.optimistic_omd_dynamic",
+        {
+            "diameter": 1.0,
+            "gradient_bound": 10.0,
+            "smoothness": 1.0,
+            "rounds": 100,
+            "step_sizes": (0.001, 0.002),
+            "switching_penalty": 2.0,
+            "meta_bound": 0.1,
+        },
+        numeric=("switching_penalty", "meta_scale", "meta_bound"),
+        bad=(
+            Bad("diameter: got", {"diameter": 0.0}),
+            Bad("gradient_bound: got", {"gradient_bound": -1.0}),
+            Bad("smoothness: got", {"smoothness": 0.0}),
+            Bad("rounds: got", {"rounds": 0}),
+            Bad("step_sizes: got", {"step_sizes": ()}),
+            Bad("switching_penalty: got", {"switching_penalty": -1.0}),
+            Bad("meta_scale: got", {"meta_scale": 0.0}),
+            Bad("meta_bound: got", {"meta_bound": 0.0}),
+            Bad("mirror: got", {"mirror": "simplex"}),
+        ),
+    ),
 ]
