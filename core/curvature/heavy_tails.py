@@ -64,7 +64,8 @@ def farms_eigenvalues(
     Source: Eigenspectrum Analysis of Neural Networks without Aspect Ratio Bias, arXiv 2506.06280;
     HUST-AI-HYZ/FARMS LLM_Pruning/lib/sampling.py. Of convolutions the code scales by 1/2, which
     changes no exponent, takes square blocks of the longer axis side by side, `size` of the shorter
-    one, and averages the blocks' exponents.
+    one, and averages the blocks' exponents. Where a window does not fit, the code's is cut off at
+    the border; here it keeps its aspect ratio.
 
     >>> values = farms_eigenvalues(jnp.eye(4), size=2, windows=2)
     >>> values.tolist()  # of four windows: two on the diagonal, two beside it

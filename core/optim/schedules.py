@@ -39,7 +39,8 @@ def cosine_power_annealing(
 
     Source: sharpDARTS: Faster and More Accurate Differentiable Architecture Search,
     arXiv 1903.09900, cosine power annealing; ahundt/sharpDARTS cnn/cosine_power_annealing.py,
-    which counts epochs from 1, and stretches what they have of the curve to reach both ends.
+    which counts epochs from 1, and stretches what they have of the curve to reach both ends. With
+    a warm-up it does not: all but that, which there begins at the last value, is as here.
 
     >>> schedule = cosine_power_annealing(0.1, 100, power=10.0)
     >>> [round(float(schedule(t)), 4) for t in (0, 50, 100)]

@@ -43,6 +43,16 @@ def test_against_the_authors_code(setting):
     )
 
 
+def test_against_the_authors_code_after_a_warmup():
+    """34 epochs, 4 of them to warm up; then theirs is not stretched."""
+    want = {6: 0.10654244847446846, 7: 0.10127436063183087, 20: 0.01674926594818107}
+    want |= {33: 0.0066229527648615375, 34: 0.0066}
+    with jax.enable_x64(True):
+        schedule = cosine_power_annealing(0.111, 34, end_value=0.0066, power=50.0, warmup_steps=4)
+        values = jax.jit(schedule)(jnp.asarray(list(want), jnp.float64))
+    np.testing.assert_allclose(values, list(want.values()), rtol=1e-10)
+
+
 def test_limits_and_order():
     t = jnp.arange(0, 130)
     values = jax.jit(jax.vmap(lambda p: cosine_power_annealing(0.3, 100, power=p)(t)))
