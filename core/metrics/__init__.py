@@ -17,6 +17,7 @@ from .cluster_geometry import (
     dunn_index,
 )
 from .clustering import (
+    adjusted_mutual_information,
     adjusted_rand_index,
     clustering_accuracy,
     normalized_mutual_information,
@@ -76,6 +77,7 @@ __all__ = [
     "RetrievalScores",
     "VerificationErrors",
     "adaptive_calibration_error",
+    "adjusted_mutual_information",
     "adjusted_rand_index",
     "alignment",
     "avqi",

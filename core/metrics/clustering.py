@@ -47,15 +47,73 @@ def normalized_mutual_information(
     >>> print(f"{normalized_mutual_information(a, b, count=2):.3f}")
     1.000
     """
-    p = contingency(labels, clusters, count) / max(len(labels), 1)
-    rows, columns = p.sum(1), p.sum(0)
+    shared, both = _information(contingency(labels, clusters, count), len(labels))
+    return jnp.where(both > 1e-6, 2 * shared / jnp.maximum(both, 1e-6), 1)
+
+
+def _information(table: Array, examples: int) -> tuple[Array, Array]:
+    """Mutual information of rows and columns, and the sum of both entropies."""
+    p = table / max(examples, 1)
 
     def entropy(q: Array) -> Array:
         return -jnp.sum(jnp.where(q > 0, q * jnp.log(jnp.where(q > 0, q, 1)), 0))
 
-    both = entropy(rows) + entropy(columns)
-    shared = jnp.maximum(both - entropy(p.reshape(-1)), 0)
-    return jnp.where(both > 1e-6, 2 * shared / jnp.maximum(both, 1e-6), 1)
+    both = entropy(p.sum(1)) + entropy(p.sum(0))
+    return jnp.maximum(both - entropy(p), 0), both
+
+
+def adjusted_mutual_information(
+    labels: Labels, clusters: Labels, *, count: int
+) -> Float[Array, ""]:
+    """Information that clusters give about classes, beyond what chance would give.
+
+    `(I - E) / ((H(labels) + H(clusters)) / 2 - E)` with `E` the mean of the information `I` over
+    all random clusters of the same sizes, of which each entry of the contingency table has a
+    hypergeometric distribution.
+
+    Args:
+      labels: the class of each example, from 0 on [examples].
+      clusters: the cluster of each example, from 0 on [examples].
+      count: a number above every label and cluster.
+
+    Returns:
+      At most one, around zero for random clusters []; one where both put all examples together or
+      all apart. In float32, to 1e-4 for 100,000 examples; more where float64 is enabled.
+
+    Raises:
+      ValueError: if a shape or dtype does not fit or `count` is not positive.
+
+    Source: Information Theoretic Measures for Clusterings Comparison (Vinh, Epps, Bailey, JMLR
+    2010), Eq. 24a, with the mean of both entropies, as `adjusted_mutual_info_score` of
+    scikit-learn.
+
+    >>> a, b = jnp.array([0, 0, 1, 1]), jnp.array([1, 1, 0, 0])
+    >>> print(f"{adjusted_mutual_information(a, b, count=2):.3f}")
+    1.000
+    """
+    table = contingency(labels, clusters, count)
+    n = len(labels)
+    shared, both = _information(table, n)
+    a, b = table.sum(1)[:, None], table.sum(0)[None]
+    there = (a > 0) & (b > 0)
+
+    def log_factorial(x: Array) -> Array:
+        return jax.scipy.special.gammaln(x + 1)
+
+    fixed = sum(map(log_factorial, (a, b, n - a, n - b))) - log_factorial(jnp.asarray(n, a.dtype))
+
+    def add(total: Array, k: Array) -> tuple[Array, None]:
+        """What entries of the table that are `k` contribute to the mean."""
+        rest = (a - k, b - k, n - a - b + k)
+        possible = there & (jnp.min(jnp.stack(jnp.broadcast_arrays(*rest)), 0) >= 0)
+        others = sum(log_factorial(jnp.maximum(x, 0)) for x in (k, *rest))
+        gain = k / n * jnp.log(n * k / jnp.where(there, a * b, 1))
+        return total + jnp.sum(jnp.where(possible, gain * jnp.exp(fixed - others), 0)), None
+
+    sizes = jnp.arange(1, n + 1, dtype=a.dtype)
+    chance, _ = jax.lax.scan(add, jnp.zeros((), a.dtype), sizes)
+    span = both / 2 - chance
+    return jnp.where(jnp.abs(span) > 1e-6, safe_divide(shared - chance, span), 1)
 
 
 def adjusted_rand_index(labels: Labels, clusters: Labels, *, count: int) -> Float[Array, ""]:

@@ -145,6 +145,7 @@ CASES = [
     ),
     clusters("normalized_mutual_information"),
     clusters("adjusted_rand_index"),
+    clusters("adjusted_mutual_information"),
     clusters("clustering_accuracy"),
     Case(
         "papyrax.metrics.uniformity",

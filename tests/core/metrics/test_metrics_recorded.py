@@ -93,6 +93,7 @@ SCORES = strategies.lists(strategies.integers(-3, 3), min_size=EXAMPLES, max_siz
 AGREEMENT = {
     "normalized_mutual_information": sk.normalized_mutual_info_score,
     "adjusted_rand_index": sk.adjusted_rand_score,
+    "adjusted_mutual_information": sk.adjusted_mutual_info_score,
 }
 JITTED = {name: jax.jit(getattr(metrics, name), static_argnames="count") for name in AGREEMENT}
 AREA, ERRORS = jax.jit(metrics.roc_auc), jax.jit(metrics.verification_errors)
