@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..numerics import (
+    accumulation_dtype,
     check,
     check_count,
     check_floating,
@@ -229,6 +230,8 @@ def sinkhorn_assignment(
 def swav_loss(
     scores1: Float[Array, "batch prototypes"],
     scores2: Float[Array, "batch prototypes"],
+    crops: Float[Array, "crops batch prototypes"] | None = None,
+    queues: Float[Array, "2 queued prototypes"] | None = None,
     *,
     temperature: float = 0.1,
     assignment_temperature: float = 0.05,
@@ -238,11 +241,15 @@ def swav_loss(
     """SwAV: predict the assignment of one view from the other.
 
     `-(sum_k q2_k log softmax_k(s1 / t) + sum_k q1_k log softmax_k(s2 / t)) / 2` with the
-    assignments `q` of `sinkhorn_assignment`, constants for the gradient.
+    assignments `q` of `sinkhorn_assignment`, constants for the gradient. With small crops, each of
+    the two assignments is predicted from the other view and from every crop, by their mean.
 
     Args:
       scores1: cosines of one view with the prototypes [batch, prototypes].
       scores2: cosines of the other view [batch, prototypes].
+      crops: cosines of small crops of each example [crops, batch, prototypes]; none by default.
+      queues: cosines of earlier examples' first and second views with today's prototypes, which
+        share the prototypes out together with the batch where it is small [2, queued, prototypes].
       temperature: `t` of the prediction.
       assignment_temperature: that of the assignment (epsilon in the paper).
       iterations: of Sinkhorn's algorithm.
@@ -255,8 +262,8 @@ def swav_loss(
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
     Source: Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, arXiv
-    2006.09882, Eq. 1 and 2 for two views, halved as `SwaVLoss` of lightly-ai/lightly does, which
-    agrees in values and gradients.
+    2006.09882, Eq. 1 and 2, and 6 for small crops, halved as `SwaVLoss` of lightly-ai/lightly does,
+    which agrees in values and gradients.
 
     >>> s = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
     >>> np.asarray(swav_loss(s, s), float).round(3)
@@ -264,19 +271,34 @@ def swav_loss(
     """
     check_views(scores1=scores1, scores2=scores2)
     check_positive(temperature=temperature, assignment_temperature=assignment_temperature)
-    scores = upcast(scores1, scores2)
+    batch, prototypes = jnp.shape(scores1)
+    given = [scores1, scores2]
+    if crops is not None:
+        check_floating(crops=crops)
+        check_shape("crops", crops, (None, batch, prototypes), "[crops, batch, prototypes]")
+        given.append(crops)
+    if queues is not None:
+        check_floating(queues=queues)
+        check_shape("queues", queues, (2, None, prototypes), "[2, queued, prototypes]")
+    dtype = accumulation_dtype(*given)
+    first, second = (jnp.asarray(s, dtype) for s in given[:2])
 
-    def target(s: Array) -> Array:
+    def target(number: int, s: Array) -> Array:
+        if queues is not None:
+            s = jnp.concatenate([s, jnp.asarray(queues[number], dtype)])
         return sinkhorn_assignment(
             jax.lax.stop_gradient(s),
             temperature=assignment_temperature,
             iterations=iterations,
             axis_name=axis_name,
-        )
+        )[:batch]
 
     def predict(s: Array) -> Array:
         return jax.nn.log_softmax(s / temperature, -1)
 
-    first, second = scores
-    loss = jnp.sum(target(second) * predict(first) + target(first) * predict(second), -1)
-    return restore(-loss / 2, scores1, scores2)
+    one, other = target(0, first), target(1, second)
+    loss, views = other * predict(first) + one * predict(second), 1
+    if crops is not None:
+        loss = loss + (one + other) * jnp.sum(predict(jnp.asarray(crops, dtype)), 0)
+        views += len(crops)
+    return restore(-jnp.sum(loss, -1) / (2 * views), *given)

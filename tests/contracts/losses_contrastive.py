@@ -137,6 +137,23 @@ CASES = [
         # The assignments are constants for the gradient, not for the value.
         finite_differences=False,
     ),
+    Case(
+        "papyrax.losses.swav_loss",
+        lambda rng: {
+            **two("scores1", "scores2")(rng),
+            "crops": rng.normal(size=(2, BATCH, FEATURES)),
+            "queues": rng.normal(size=(2, 3, FEATURES)),
+        },
+        ("scores1", "scores2", "crops"),
+        static={"temperature": 0.5, "assignment_temperature": 0.5},
+        label="crops",
+        rows=None,
+        finite_differences=False,
+        bad=(
+            Bad("crops: got shape", {"crops": np.zeros((2, BATCH + 1, FEATURES))}),
+            Bad("queues: got shape", {"queues": np.zeros((3, 3, FEATURES))}),
+        ),
+    ),
 ]
 
 
