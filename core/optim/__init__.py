@@ -15,7 +15,7 @@ from .block_partition import (
     sample_from_partition,
     select_from_partition,
 )
-from .clipping import coordinate_clip
+from .clipping import RadiusState, coordinate_clip, diminishing_radius
 from .curvature import CurvaturePlan, curvature_plan, wants_curvature
 from .federated import (
     FederatedOptimizer,
@@ -41,7 +41,7 @@ from .group_envelope import (
 )
 from .kar import KarState, kar, scale_by_kar
 from .layerwise import layerwise_scales, layerwise_sparsity
-from .low_rank import low_rank_projection, lpgd
+from .low_rank import low_rank_factors, low_rank_projection, lpgd
 from .m_fac import MFacState, m_fac, scale_by_m_fac
 from .matrix_recovery import (
     SubgmState,
@@ -96,6 +96,7 @@ __all__ = [
     "MirrorMap",
     "OptimisticNewtonState",
     "OptimisticOmdState",
+    "RadiusState",
     "SafState",
     "SelfTuning",
     "SelfTuningState",
@@ -111,6 +112,7 @@ __all__ = [
     "cosine_power_annealing",
     "curvature_plan",
     "cyclic_block",
+    "diminishing_radius",
     "entropic_mirror",
     "euclidean_mirror",
     "fedavg",
@@ -131,6 +133,7 @@ __all__ = [
     "layerwise_scales",
     "layerwise_sparsity",
     "local_oracle",
+    "low_rank_factors",
     "low_rank_projection",
     "lpgd",
     "m_fac",

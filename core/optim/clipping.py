@@ -1,7 +1,7 @@
-"""Coordinate-wise clipping: the largest entries of an update are cut to the size of the rest."""
+"""Clipping: the largest entries of an update to the size of the rest, a tensor's to a radius."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float
 
 from ..curvature.trees import is_floating
-from ..numerics import accumulation_dtype, check, check_range
+from ..numerics import accumulation_dtype, check, check_range, safe_divide, safe_norm
 
 Scope = Literal["global", "leaf"]
 
@@ -122,5 +122,70 @@ def coordinate_clip(
             for x, y in zip(arrays, leaves)
         ]
         return jax.tree.unflatten(treedef, clipped), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+class RadiusState(NamedTuple):
+    """State of `diminishing_radius`.
+
+    Attributes:
+      steps: those that are over [].
+    """
+
+    steps: Array
+
+
+def diminishing_radius(radius: Any, decay: Any = 1.0) -> optax.GradientTransformationExtraArgs:
+    """Let no tensor move farther than a radius that shrinks with the steps.
+
+        u <- u min(1, r_t / |u|),   r_t = radius (t + 1)^-decay / log(t + 2),   t = 0, 1, ...
+
+    With a decay of at most one the radii have no finite sum, so that any point may be reached,
+    and from one half on their squares have one: block coordinate descent on a loss that is convex
+    in each block alone then needs no exact minimization and no proximal term to converge. Last in
+    a chain, after the learning rate. A tensor is a block.
+
+    Args:
+      radius: of the first step, times log 2.
+      decay: how fast it shrinks.
+
+    Returns:
+      A `GradientTransformationExtraArgs`; its updates have the dtypes of what it gets.
+
+    Raises:
+      ValueError: naming the argument that is out of range.
+
+    Source: Convergence and Complexity of Block Coordinate Descent with Diminishing Radius for
+    Nonconvex Optimization, arXiv 2012.03503; for supervised dictionary learning, arXiv 2206.06774,
+    ljw9510/SDL src/SDL_BCD.py, which has these radii, with spectral norms.
+
+    >>> tx, grads = diminishing_radius(np.log(2.0)), jnp.array([3.0, 4.0])
+    >>> np.asarray(tx.update(grads, tx.init(grads))[0], float).round(3)
+    array([0.6, 0.8])
+    """
+    check_range("radius", radius, 0)
+    check_range("decay", decay, 0)
+
+    def init(params: Any) -> RadiusState:
+        del params
+        return RadiusState(jnp.zeros((), jnp.int32))
+
+    def update(
+        updates: Any, state: RadiusState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, RadiusState]:
+        del params, extra_args
+
+        def limit(x: Any) -> Any:
+            if not is_floating(x):
+                return x
+            wide = jnp.asarray(x, accumulation_dtype(x))
+            t = state.steps.astype(wide.dtype)
+            most = jnp.asarray(radius, wide.dtype) * (t + 1) ** -decay / jnp.log(t + 2)
+            norm = safe_norm(wide, axis=None)
+            factor = jnp.where(norm > most, safe_divide(most, norm), 1)
+            return (factor * wide).astype(jnp.result_type(x))
+
+        return jax.tree.map(limit, updates), RadiusState(state.steps + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -46,6 +46,45 @@ def low_rank_projection(
     return restore(kept @ right[..., :rank, :], x)
 
 
+def low_rank_factors(
+    x: Float[Array, "... rows columns"], rank: int
+) -> tuple[Float[Array, "... rows rank"], Float[Array, "... rank columns"]]:
+    """Two factors of equal weight, whose product is the nearest matrix of at most this rank.
+
+        U_r S_r^(1/2) and S_r^(1/2) V_r'   of x = U S V'
+
+    What a convex loss of the matrix found is given back as a loss of factors would have it:
+    dictionary and codes, or the two sides of an adapter. Of all factors of that product these have
+    the least sum of squares.
+
+    Args:
+      x: [..., rows, columns].
+      rank: r; if a side is smaller, that side.
+
+    Returns:
+      The left factor [..., rows, rank] and the right one [..., rank, columns]. The signs of their
+      columns and rows are those of the SVD.
+
+    Raises:
+      ValueError: naming the argument of a wrong shape, dtype or value.
+
+    Source: Supervised Dictionary Learning with Auxiliary Covariates, arXiv 2206.06774;
+    ljw9510/SDL src/SDL_SVP.py, where the left factor is then divided by its norm and the right
+    one multiplied.
+
+    >>> left, right = low_rank_factors(jnp.diag(jnp.array([4.0, 1.0])), 1)
+    >>> jnp.abs(left).tolist(), jnp.abs(right).tolist()
+    ([[2.0], [0.0]], [[2.0, 0.0]])
+    """
+    check_floating(x=x)
+    check_rank("x", x, 2, at_least=True)
+    check_count(rank=rank)
+    left, scale, right = jnp.linalg.svd(upcast(x), full_matrices=False)
+    root = jnp.sqrt(scale[..., :rank])
+    left, right = left[..., :rank] * root[..., None, :], root[..., None] * right[..., :rank, :]
+    return restore(left, x), restore(right, x)
+
+
 def project_low_rank(rank: int) -> optax.GradientTransformationExtraArgs:
     """After an optimizer's step, the nearest matrix of at most this rank; last in a chain."""
     check_count(rank=rank)

@@ -16,4 +16,14 @@ CASES = [
             Bad("scope: got", {"scope": "row"}),
         ),
     ),
+    OptimizerCase(
+        "papyrax.optim.diminishing_radius",
+        {"radius": 1.0, "decay": 0.9},
+        numeric=("radius", "decay"),
+        descends=False,
+        bad=(
+            Bad("radius: got", {"radius": -1.0}),
+            Bad("decay: got", {"decay": -1.0}),
+        ),
+    ),
 ]

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from papyrax.optim import coordinate_clip
+from papyrax.optim import coordinate_clip, diminishing_radius
 
 RNG = np.random.default_rng(0)
 TREE = {
@@ -78,3 +78,43 @@ def test_bf16():
     assert got.dtype == jnp.bfloat16
     exact = np.asarray(g, np.float64)
     np.testing.assert_array_equal(np.asarray(got, np.float64), slow(exact, 0.25, exact))
+
+
+def test_diminishing_radius():
+    tx = diminishing_radius(2.0, 0.7)
+    with jax.enable_x64(True):
+        state, update = tx.init(TREE), jax.jit(tx.update)
+        for t in range(3):
+            got, state = update(TREE, state)
+            most = 2.0 * (t + 1) ** -0.7 / np.log(t + 2)
+            for name in FLOATS:
+                norm = np.linalg.norm(TREE[name])
+                want = TREE[name] * min(1, most / norm) if norm else TREE[name]
+                np.testing.assert_allclose(got[name], want, rtol=1e-12)
+            np.testing.assert_array_equal(got["n"], TREE["n"])
+
+
+def test_blocks_within_a_radius_descend_where_whole_steps_do_not():
+    """|x - w h|^2 by alternate steps far too long for its curvature: the radius tames them."""
+    x = RNG.normal(size=(8, 2)) @ RNG.normal(size=(2, 6))
+
+    def loss(p):
+        return jnp.sum((x - p["w"] @ p["h"]) ** 2)
+
+    def descend(*last):
+        tx = optax.chain(optax.sgd(0.5), *last)
+
+        def step(carry, block):
+            params, state = carry
+            grads = jax.grad(loss)(params)
+            grads = {k: jnp.where(block == i, g, 0) for i, (k, g) in enumerate(grads.items())}
+            updates, state = tx.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), loss(params)
+
+        params = {"h": jnp.ones((2, 6)) + x[:2] / 4, "w": jnp.ones((8, 2)) + x[:, :2] / 4}
+        blocks = jnp.arange(600) % 2
+        return jax.jit(lambda: jax.lax.scan(step, (params, tx.init(params)), blocks)[1])()
+
+    tamed, wild = descend(diminishing_radius(5.0, 0.9)), descend()
+    assert tamed[-1] < 0.02 * tamed[0]
+    assert not wild[-1] < wild[0]

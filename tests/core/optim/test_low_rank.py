@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from papyrax.optim import low_rank_projection, lpgd
+from papyrax.optim import low_rank_factors, low_rank_projection, lpgd
 
 RNG = np.random.default_rng(0)
 
@@ -27,6 +27,18 @@ def test_projection():
         np.testing.assert_allclose(np.sum((one - near) * near), 0, atol=1e-12)  # orthogonal
     np.testing.assert_allclose(again, got, atol=1e-12)
     np.testing.assert_allclose(whole, x, atol=1e-12)
+
+
+def test_factors():
+    x = RNG.normal(size=(2, 6, 4))
+    with jax.enable_x64(True):
+        left, right = map(np.asarray, low_rank_factors(x, 2))
+        np.testing.assert_allclose(left @ right, low_rank_projection(x, 2), atol=1e-12)
+        assert [f.shape for f in low_rank_factors(x, 9)] == [(2, 6, 4), (2, 4, 4)]
+    for one, l, r in zip(x, left, right):
+        np.testing.assert_allclose(l.T @ l, r @ r.T, atol=1e-12)  # balanced
+        nuclear = np.linalg.svd(one, compute_uv=False)[:2].sum()
+        np.testing.assert_allclose((l**2).sum() + (r**2).sum(), 2 * nuclear, rtol=1e-12)
 
 
 def test_descent():
