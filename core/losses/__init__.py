@@ -181,6 +181,7 @@ from .margins import (
 from .memory import (
     KeyQueue,
     key_queue_init,
+    key_queue_nearest,
     key_queue_push,
     negative_interpolation,
     positive_extrapolation,
@@ -268,6 +269,10 @@ from .regression import (
     cs_divergence,
     cs_information_bottleneck_loss,
     cs_mutual_information,
+)
+from .relations import (
+    consistent_contrast_loss,
+    relational_loss,
 )
 from .representation_calibration import (
     ClassGaussians,
@@ -409,6 +414,7 @@ __all__ = [
     "comp_sum_regret_bound",
     "conditional_cs_divergence",
     "conr_loss",
+    "consistent_contrast_loss",
     "contrastive_loss",
     "correct_labels",
     "correctness_aware_loss",
@@ -475,6 +481,7 @@ __all__ = [
     "isogclr_loss",
     "isogclr_two_tower_loss",
     "key_queue_init",
+    "key_queue_nearest",
     "key_queue_push",
     "knowledge_distillation_loss",
     "koleo_loss",
@@ -546,6 +553,7 @@ __all__ = [
     "pseudo_label_centroids",
     "pseudo_label_samples",
     "ranked_list_loss",
+    "relational_loss",
     "relative_penalty",
     "relaxed_preference_loss",
     "reliable_matches",

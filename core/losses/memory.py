@@ -21,6 +21,7 @@ from ..numerics import (
 from ._shared import log_sum_exp, softplus
 from .interpolation import mix_features
 from .pair_sums import Temperature, check_views, per_anchor
+from .similarity import pairwise_cosine
 
 
 class KeyQueue(NamedTuple):
@@ -102,6 +103,40 @@ def key_queue_push(
     rows = (queue.next + jnp.arange(count)) % size
     new = queue.keys.at[rows].set(keys.astype(queue.keys.dtype))
     return KeyQueue(new, (queue.next + count) % size)
+
+
+def key_queue_nearest(
+    queue: KeyQueue, embeddings: Float[Array, "batch features"]
+) -> Float[Array, "batch features"]:
+    """The key of the queue that is most like each embedding, to be its positive.
+
+    `k_n(i)` with `n(i) = argmax_n cos(z_i, k_n)`.
+
+    Args:
+      queue: from `key_queue_init` or a later step.
+      embeddings: one view of each example [batch, features].
+
+    Returns:
+      Keys, constants for the gradient [batch, features]: NNCLR is `symmetric_info_nce_loss`, or one
+      way round `info_nce_loss`, of these and of the predictions for the other view.
+
+    Raises:
+      ValueError: if a shape or a dtype does not fit.
+
+    Source: With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning of Visual
+    Representations, arXiv 2104.14548; `NNMemoryBankModule` of lightly-ai/lightly
+    finds the same, `nnclr_loss_func` of vturrisi/solo-learn is one way round.
+
+    >>> queue = KeyQueue(jnp.array([[1.0, 0.0], [0.6, 0.8]]), jnp.int32(0))
+    >>> np.asarray(key_queue_nearest(queue, jnp.array([[0.0, 2.0]])), float).round(3)
+    array([[0.6, 0.8]])
+    """
+    check_floating(embeddings=embeddings)
+    features = jnp.shape(queue.keys)[1]
+    check_shape("embeddings", embeddings, (None, features), "[batch, features], as the queue")
+    x, keys = upcast(jax.lax.stop_gradient(embeddings), jax.lax.stop_gradient(queue.keys))
+    nearest = jnp.argmax(pairwise_cosine(x, keys), -1)
+    return restore(keys[nearest], embeddings)
 
 
 def score_info_nce_loss(

@@ -33,7 +33,14 @@ def lowered_rate(views, weight):
     return losses.coding_rate_loss(views, precision=0.5, invariance_weight=weight) - 2 * rate
 
 
+def nearest_neighbours(embeddings, predictions, rows):
+    """NNCLR, both ways round."""
+    near = losses.key_queue_nearest(losses.KeyQueue(rows, jnp.int32(0)), embeddings)
+    return losses.symmetric_info_nce_loss(near, predictions, temperature=0.2)
+
+
 SPECIAL = {
+    "key_queue_nearest": nearest_neighbours,
     "coding_rate_loss 0.0": functools.partial(lowered_rate, weight=0.0),
     "coding_rate_loss 3.0": functools.partial(lowered_rate, weight=3.0),
     "alignment_and_uniformity": alignment_and_uniformity,
