@@ -1,7 +1,8 @@
 """Inverse Fisher matrices, spectra of windows and alignment of domains, as authors have them.
 
-The pruner's loop leaves its last gradient zero, which is in the recorded ones. Of Hutchinson's
-penalty both sides were given the same signs, one draw of them for all domains.
+Products are those of curvlinops. M-FAC's pruner leaves its last gradient zero, which is in the
+recorded ones. Of Hutchinson's penalty both sides were given the same signs, one draw of them for
+all domains.
 """
 
 import functools
@@ -17,7 +18,61 @@ from papyrax import curvature, losses, optim
 from papyrax.curvature import domains
 
 ENTRIES = recorded("curvature", "curvature")
+NETWORK = recorded("optimizers", "optim")["network"]
 close = functools.partial(np.testing.assert_allclose, rtol=1e-10)
+
+
+def network(params, inputs):
+    hidden = jnp.tanh(jnp.einsum("nhwi,hwio->no", inputs, params["kernel"]) + params["bias"])
+    return hidden @ params["out"] + params["shift"]
+
+
+def losses_of(params, inputs, labels):
+    z = network(params, inputs)
+    return optax.softmax_cross_entropy_with_integer_labels(z, labels)
+
+
+def mean_loss(params, inputs, labels):
+    return losses_of(params, inputs, labels).mean()
+
+
+PRODUCTS = {
+    "hessian": curvature.hvp(mean_loss),
+    "ggn": curvature.ggn_vp(
+        lambda p, x, y: network(p, x),
+        lambda z, x, y: optax.softmax_cross_entropy_with_integer_labels(z, y).mean(),
+    ),
+    "ggn fisher": curvature.fisher_vp(lambda p, x, y: network(p, x)),
+    "empirical_fisher": curvature.empirical_fisher_vp(losses_of),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products(name):
+    """Three batches of one network; the Fisher matrix of its softmax is its Gauss-Newton matrix."""
+    entry, which = ENTRIES["products"], name.split()[0]
+    with jax.enable_x64(True):
+        tree = lambda d: {k: jnp.asarray(np.asarray(v)) for k, v in d.items()}  # noqa: E731
+        params, vector = tree(NETWORK["start"]), tree(entry["vector"])
+        x = jnp.asarray(np.asarray(NETWORK["inputs"][:3])).reshape(12, 2, 2, 1)
+        y = jnp.asarray(np.asarray(NETWORK["labels"][:3])).reshape(12)
+
+        @jax.jit
+        def both(params, vector):
+            product = lambda v: PRODUCTS[name](params, v, x, y)  # noqa: E731
+            key = jax.random.key(0)
+            ends = [
+                curvature.extreme_eigenpairs(product, params, key=key, which=w)[0][0]
+                for w in ("largest", "smallest")
+            ]
+            return product(vector), ends
+
+        got, (largest, smallest) = both(params, vector)
+        for leaf, want in entry["products"][which].items():
+            close(got[leaf], want, atol=1e-15)
+        moments = entry["moments"][which]
+        close(largest, moments["largest"])
+        close(smallest, moments["smallest"], atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["inverse_fisher", "inverse_fisher blocks"])
@@ -27,24 +82,39 @@ def test_inverse_fisher(name):
         gradients, weights, vector = (
             jnp.asarray(np.asarray(entry[k])) for k in ("gradients", "weights", "vector")
         )
-        fisher = curvature.inverse_fisher(gradients, **entry["options"])
-        close(curvature.inverse_fisher_vp(fisher, vector), entry["product"])
-        diagonal = curvature.inverse_fisher_diagonal(fisher)
-        close(diagonal, entry["diagonal"])
-        order = jnp.argsort(curvature.obs_saliency(weights, diagonal))
         pruned = np.asarray(entry["pruned"])
+
+        @jax.jit
+        def run():
+            fisher = curvature.inverse_fisher(gradients, **entry["options"])
+            diagonal = curvature.inverse_fisher_diagonal(fisher)
+            order = jnp.argsort(curvature.obs_saliency(weights, diagonal))
+            updated = curvature.obs_update(fisher, weights, pruned)
+            return curvature.inverse_fisher_vp(fisher, vector), diagonal, order, updated
+
+        product, diagonal, order, updated = run()
+        close(product, entry["product"])
+        close(diagonal, entry["diagonal"])
         assert set(order[: pruned.sum()].tolist()) == set(np.flatnonzero(pruned).tolist())
-        close(curvature.obs_update(fisher, weights, jnp.asarray(pruned)), entry["updated"])
+        close(updated, entry["updated"])
 
 
 def test_spectra_of_windows():
     entry = ENTRIES["farms"]
     with jax.enable_x64(True):
         weights = jnp.asarray(np.asarray(entry["weights"]))
-        for window in entry["windows"]:
-            values = curvature.farms_eigenvalues(weights, **window["options"])
+
+        @jax.jit
+        def run():
+            spectra = [
+                curvature.farms_eigenvalues(weights, **window["options"])
+                for window in entry["windows"]
+            ]
+            return spectra, [curvature.hill_exponent(values) for values in spectra]
+
+        for window, values, exponent in zip(entry["windows"], *run()):
             close(values[-len(window["eigenvalues"]) :], window["eigenvalues"], atol=1e-12)
-            close(curvature.hill_exponent(values), window["exponent"])
+            close(exponent, window["exponent"])
 
 
 def test_exponent_of_a_convolution():
@@ -52,8 +122,12 @@ def test_exponent_of_a_convolution():
     entry = ENTRIES["farms"]
     with jax.enable_x64(True):
         kernel = jnp.asarray(np.asarray(entry["kernel"])).transpose(2, 3, 0, 1)  # [2, 2, 7, 3]
-        blocks = (kernel[..., i : i + 3, :] for i in (0, 3))
-        found = [curvature.hill_exponent(curvature.farms_eigenvalues(b, size=3)) for b in blocks]
+
+        @jax.jit
+        def exponent(block):
+            return curvature.hill_exponent(curvature.farms_eigenvalues(block, size=3))
+
+        found = [exponent(kernel[..., i : i + 3, :]) for i in (0, 3)]
         close(np.mean(found), entry["kernel_exponent"])
 
 
