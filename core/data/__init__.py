@@ -20,6 +20,7 @@ from .neighbours import (
 )
 from .samplers import (
     class_balanced_batches,
+    hierarchical_batches,
 )
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "class_balanced_batches",
     "cluster_batches",
     "dirichlet_clients",
+    "hierarchical_batches",
     "location_neighbours",
     "neighbour_batches",
     "one_per_cluster_batches",

@@ -1,4 +1,4 @@
-"""Batches by class, and what all samplers share."""
+"""Batches by class and by groups of classes, and what all samplers share."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from .. import numerics
-from ..numerics import check, check_integer, check_rank
+from ..numerics import check, check_integer, check_rank, check_shape
 
 Seed = int | tuple[int, ...]
 Batches = Int[np.ndarray, "batches batch_size"]
@@ -83,6 +83,82 @@ def class_balanced_batches(
         batch, place = np.nonzero(turns == c)
         out[batch, place] = own[_rounds(rng, len(own), examples_per_class, len(batch))]
     return out.reshape(batches, size)
+
+
+def hierarchical_batches(
+    labels: Int[np.ndarray, "examples"],
+    groups: Int[np.ndarray, "examples"],
+    *,
+    groups_per_batch: int = 2,
+    classes_per_group: int,
+    examples_per_class: int,
+    batches: int | None = None,
+    seed: Seed = 0,
+) -> Batches:
+    """Batches of classes from a few groups of classes: negatives of the same group are hard ones.
+
+    The groups of a batch are drawn without repetition, every group once before one comes again,
+    and of each of them classes and examples as in `class_balanced_batches`.
+
+    Args:
+      labels: the class of every example [examples].
+      groups: the group of its class, such as the category of a product [examples].
+      groups_per_batch: how many groups a batch has.
+      classes_per_group: how many classes of each; groups of fewer are left out.
+      examples_per_class: how many examples of each class; those of a group lie side by side.
+      batches: how many batches; as many as the examples fill for None.
+      seed: of the draw; a tuple such as `(seed, epoch)` draws anew every epoch.
+
+    Returns:
+      Numbers of examples [batches, groups_per_batch * classes_per_group * examples_per_class].
+
+    Raises:
+      ValueError: if a shape, a dtype or a number does not fit.
+
+    Source: Deep Metric Learning to Rank (Cakir, He, Xia, Kulis, Sclaroff, CVPR 2019), Section 3.3;
+    `HierarchicalSampler` of KevinMusgrave/pytorch-metric-learning makes as many batches of every
+    set of groups.
+
+    >>> labels = np.repeat(np.arange(8), 3)
+    >>> rows = hierarchical_batches(
+    ...     labels, labels // 2, classes_per_group=2, examples_per_class=2
+    ... )
+    >>> rows.shape, [len(set(labels[row] // 2)) for row in rows]
+    ((3, 8), [2, 2, 2])
+    """
+    check_integer(labels=labels, groups=groups)
+    check_rank("labels", labels, 1)
+    check_shape("groups", groups, np.shape(labels), "[examples], as labels")
+    check_count(groups_per_batch=groups_per_batch, classes_per_group=classes_per_group)
+    check_count(examples_per_class=examples_per_class)
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    part = classes_per_group * examples_per_class
+    batches = len(labels) // (groups_per_batch * part) if batches is None else batches
+    check_count(batches=batches)
+    members = [np.nonzero(groups == g)[0] for g in np.unique(groups)]
+    members = [own for own in members if len(np.unique(labels[own])) >= classes_per_group]
+    check(
+        groups_per_batch <= len(members),
+        "groups_per_batch",
+        f"got {groups_per_batch}, takes at most the {len(members)} groups of "
+        f"{classes_per_group} classes or more",
+    )
+    seeds = seed if isinstance(seed, tuple) else (seed,)
+    rng = np.random.default_rng(seeds)
+    turns = _rounds(rng, len(members), groups_per_batch, batches)
+    out = np.empty((batches, groups_per_batch, part), np.int64)
+    for g, own in enumerate(members):
+        batch, place = np.nonzero(turns == g)
+        if len(batch):
+            rows = class_balanced_batches(
+                labels[own],
+                classes_per_batch=classes_per_group,
+                examples_per_class=examples_per_class,
+                batches=len(batch),
+                seed=(*seeds, g),
+            )
+            out[batch, place] = own[rows]
+    return out.reshape(batches, groups_per_batch * part)
 
 
 def _rounds(

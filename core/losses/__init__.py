@@ -226,7 +226,9 @@ from .pairs import (
     pair_masks,
 )
 from .penalties import (
+    center_invariant_penalty,
     mini_batch_aware_l2,
+    regular_face_penalty,
     slow_feedback_loss,
 )
 from .preference import (
@@ -405,6 +407,7 @@ __all__ = [
     "box_whisker_mask",
     "brier_loss",
     "calibrate_gaussians",
+    "center_invariant_penalty",
     "center_merging_penalty",
     "circle_loss",
     "class_gaussians",
@@ -553,6 +556,7 @@ __all__ = [
     "pseudo_label_centroids",
     "pseudo_label_samples",
     "ranked_list_loss",
+    "regular_face_penalty",
     "relational_loss",
     "relative_penalty",
     "relaxed_preference_loss",

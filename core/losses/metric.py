@@ -27,7 +27,7 @@ from .pair_sums import (
     check_reduction,
     decoupled,
 )
-from .pairs import Labels, negative, positive
+from .pairs import Block, Labels, negative, positive
 from .similarity import DISTANCES, SIMILARITIES, Similarity, named
 
 
@@ -226,6 +226,7 @@ def lifted_structure_loss(
     *,
     positive_margin: float = 0.0,
     negative_margin: float = 1.0,
+    is_pairwise: bool = False,
     distance: str | Similarity = "euclidean",
     chunk_size: int | None = None,
     axis_name: str | None = None,
@@ -233,7 +234,9 @@ def lifted_structure_loss(
 ) -> PerAnchor:
     """Lifted structure loss, generalized: all positives of an anchor against all its negatives.
 
-    `[log sum_p exp(d_ap - m_p) + log sum_n exp(m_n - d_an)]_+`.
+    `[log sum_p exp(d_ap - m_p) + log sum_n exp(m_n - d_an)]_+`; the original, `is_pairwise`, takes
+    each positive pair against the negatives of both,
+    `mean_p [d_ap - m_p + log(sum_n exp(m_n - d_an) + sum_n exp(m_n - d_pn))]_+^2 / 2`.
 
     Args:
       embeddings: the anchors [batch, features].
@@ -242,6 +245,7 @@ def lifted_structure_loss(
       reference_labels: their labels [references] or [references, labels].
       positive_margin: subtracted from the distance of positives, `m_p`.
       negative_margin: distance from which on a negative matters less, `m_n`.
+      is_pairwise: the original loss; the batch is then compared with itself, without a ring.
       distance: "euclidean", "normalized_euclidean" (of unit vectors), "squared_euclidean",
         "poincare", "lorentz" or a function of two arrays of embeddings.
       chunk_size: look at so many references at a time; all for None.
@@ -257,7 +261,8 @@ def lifted_structure_loss(
     Source: In Defense of the Triplet Loss for Person Re-Identification, arXiv 1703.07737, Eq. 8
     (the lifted embedding of arXiv 1511.06452 for each anchor);
     `GeneralizedLiftedStructureLoss` of KevinMusgrave/pytorch-metric-learning agrees, but for
-    anchors without positives or negatives, whose empty sums it sets to zero.
+    anchors without positives or negatives, whose empty sums it sets to zero. `is_pairwise` is
+    Eq. 4 of arXiv 1511.06452 and `LiftedStructureLoss` there, in the mean over positive pairs.
 
     >>> x = jnp.array([[0.0, 0.0], [0.0, 1.0], [0.5, 0.0]])
     >>> np.asarray(lifted_structure_loss(x, jnp.array([0, 0, 1])), float).round(3)
@@ -273,8 +278,24 @@ def lifted_structure_loss(
         axis_name=axis_name,
         ring=ring,
     )
-    near = pairs.log_sum_exp(lambda b: b.values - positive_margin, positive)
     far = pairs.log_sum_exp(lambda b: negative_margin - b.values, negative)
+    if is_pairwise:
+        check(references is None, "references", "got an array, takes None with is_pairwise")
+        check(not ring, "ring", "got True, takes False with is_pairwise")
+        everywhere = far if axis_name is None else jax.lax.all_gather(far, axis_name, tiled=True)
+        # Over no negatives the sum is empty, whose logarithm would be minus infinity.
+        some = everywhere > -jnp.inf
+        safe = jnp.where(some, everywhere, jnp.finfo(pairs.dtype).min / 4)
+
+        def cost(b: Block, far: Array) -> Array:
+            others = jnp.logaddexp(far, safe[b.number][None])
+            excess = jax.nn.relu(b.values - positive_margin + others)
+            return jnp.where(b.positive, jnp.square(excess) / 2, 0)
+
+        own = jnp.where(far > -jnp.inf, far, jnp.finfo(pairs.dtype).min / 4)
+        loss = pairs.total(cost, own) / jnp.maximum(pairs.count(positive), 1)
+        return restore(loss, embeddings)
+    near = pairs.log_sum_exp(lambda b: b.values - positive_margin, positive)
     there = (near > -jnp.inf) & (far > -jnp.inf)
     total = jnp.where(there, near, 0) + jnp.where(there, far, 0)
     return restore(jax.nn.relu(total), embeddings)

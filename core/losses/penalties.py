@@ -1,4 +1,4 @@
-"""Penalties on parameters: of the embeddings that a batch has, of kernels that drift apart."""
+"""Penalties on parameters: embeddings of a batch, kernels that drift apart, proxies of classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +17,7 @@ from ..numerics import (
     restore,
     upcast,
 )
+from .similarity import pairwise_cosine
 
 
 def mini_batch_aware_l2(
@@ -68,6 +69,63 @@ def mini_batch_aware_l2(
     times = jnp.zeros(len(w), w.dtype).at[ids].add(shown.astype(w.dtype))
     weight = shown / jnp.maximum(times[ids], 1) / jnp.maximum(jnp.asarray(counts)[ids], 1)
     return restore(weight.astype(w.dtype) * jnp.sum(jnp.square(w[ids]), -1) / 2, table)
+
+
+def regular_face_penalty(proxies: Float[Array, "classes features"]) -> Float[Array, "classes"]:
+    """RegularFace: how close each class's proxy is to the nearest other one.
+
+    `max_{c' != c} cos(p_c, p_c')`, to be lowered beside a softmax over proxies.
+
+    Args:
+      proxies: one vector a class [classes, features].
+
+    Returns:
+      One cosine a class [classes]; zero for a single class.
+
+    Raises:
+      ValueError: for a wrong shape or dtype.
+
+    Source: RegularFace: Deep Face Recognition via Exclusive Regularization (Zhao, Xu, Cheng, CVPR
+    2019), Eq. 5; `RegularFaceRegularizer` of KevinMusgrave/pytorch-metric-learning agrees.
+
+    >>> proxies = jnp.array([[1.0, 0.0], [0.6, 0.8], [-2.0, 0.0]])
+    >>> np.asarray(regular_face_penalty(proxies), float).round(3)
+    array([ 0.6,  0.6, -0.6])
+    """
+    check_floating(proxies=proxies)
+    check_rank("proxies", proxies, 2)
+    p = upcast(proxies)
+    if len(p) == 1:
+        return restore(0 * jnp.sum(p, 1), proxies)
+    cosine = jnp.where(jnp.eye(len(p), dtype=bool), -jnp.inf, pairwise_cosine(p, p))
+    return restore(jnp.max(cosine, 1), proxies)
+
+
+def center_invariant_penalty(proxies: Float[Array, "classes features"]) -> Float[Array, "classes"]:
+    """How far the squared length of each class's proxy is from their mean: rare classes shrink.
+
+    `(|p_c|^2 - mean_c' |p_c'|^2)^2 / 4`.
+
+    Args:
+      proxies: one vector a class [classes, features].
+
+    Returns:
+      One penalty a class [classes].
+
+    Raises:
+      ValueError: for a wrong shape or dtype.
+
+    Source: Deep Face Recognition with Center Invariant Loss (Wu, Liu, Li, Fu, ACM Multimedia
+    workshops 2017), Eq. 4; `CenterInvariantRegularizer` of KevinMusgrave/pytorch-metric-learning
+    agrees.
+
+    >>> center_invariant_penalty(jnp.array([[1.0, 0.0], [1.0, 2.0]])).tolist()
+    [1.0, 1.0]
+    """
+    check_floating(proxies=proxies)
+    check_rank("proxies", proxies, 2)
+    squared = jnp.sum(jnp.square(upcast(proxies)), 1)
+    return restore(jnp.square(squared - jnp.mean(squared)) / 4, proxies)
 
 
 def slow_feedback_loss(kernels: Sequence[Float[Array, "*S C"]]) -> Float[Array, "kernels"]:

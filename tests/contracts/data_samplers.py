@@ -40,6 +40,16 @@ CASES = [
         examples_per_class=2,
     ),
     host(
+        "hierarchical_batches",
+        {"labels": LABELS, "groups": np.array([0, 0, 0, 0, 0, 1, 1], np.int32)},
+        Bad("labels: got dtype", {"labels": np.zeros(7)}),
+        Bad("groups: got shape", {"groups": np.zeros(3, np.int32)}),
+        Bad("groups_per_batch: got 2", {"classes_per_group": 2, "batches": 1}),
+        Bad("examples_per_class: got 0", {"examples_per_class": 0}),
+        classes_per_group=1,
+        examples_per_class=2,
+    ),
+    host(
         "dirichlet_clients",
         {"labels": LABELS},
         Bad("labels: got dtype", {"labels": np.zeros(7)}),

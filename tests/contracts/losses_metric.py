@@ -87,6 +87,15 @@ CASES = [
     # The square of an embedding of size 1e4 is beyond what a bf16 product can tell apart.
     loss("n_pair_loss", *SIMILARITY, Bad("l2_penalty", {"l2_penalty": -1.0})),
     loss("lifted_structure_loss", *DISTANCE),
+    loss(
+        "lifted_structure_loss",
+        Bad(
+            "references: got an array",
+            {"references": np.ones((BATCH, FEATURES)), "reference_labels": LABELS},
+        ),
+        label="pairwise",
+        static={"is_pairwise": True},
+    ),
     loss("multi_similarity_loss", *SIMILARITY, Bad("positive_scale", {"positive_scale": 0.0})),
     loss(
         "circle_loss",

@@ -23,7 +23,18 @@ def blocks(rng):
     return {name: rng.normal(size=shape) for name, shape in shapes.items()}
 
 
+def proxies(rng):
+    return {"proxies": rng.normal(size=(4, 3))}
+
+
+BAD_PROXIES = (
+    Bad("proxies: got dtype", {"proxies": np.ones((4, 3), np.int32)}),
+    Bad("proxies: got shape", {"proxies": np.ones(4)}),
+)
+
 CASES = [
+    Case("papyrax.losses.regular_face_penalty", proxies, ("proxies",), bad=BAD_PROXIES),
+    Case("papyrax.losses.center_invariant_penalty", proxies, ("proxies",), bad=BAD_PROXIES),
     Case(
         "papyrax.losses.mini_batch_aware_l2",
         embeddings,

@@ -34,6 +34,30 @@ def test_class_balanced_batches():
     assert not np.array_equal(rows[:2], other)
 
 
+def test_hierarchical_batches():
+    labels = np.repeat(np.arange(14), 6)
+    groups = np.repeat([4, 4, 4, 7, 7, 1, 1, 1, 1, 9, 5, 5, 5, 5], 6)  # 9 has one class
+    kw = {"classes_per_group": 2, "examples_per_class": 3, "batches": 12}
+    rows = data.hierarchical_batches(labels, groups, groups_per_batch=2, seed=3, **kw)
+    assert rows.shape == (12, 12)
+    parts = rows.reshape(12, 2, 2, 3)
+    assert np.all(groups[parts] == groups[parts][:, :, :1, :1])
+    assert np.all(labels[parts] == labels[parts][..., :1])
+    for part in parts:
+        assert len(set(groups[part][:, 0, 0])) == 2
+        assert len(set(labels[part][..., 0].ravel())) == 4
+        assert len(set(part.ravel())) == 12
+    # Every group before one comes again, and so the classes of a group and the examples of a class.
+    assert [np.sum(groups[parts][:, :, 0, 0] == g) for g in (1, 4, 5, 7, 9)] == [6, 6, 6, 6, 0]
+    assert [np.sum(labels[parts][..., 0] == c) for c in (5, 6, 7, 8)] == [3] * 4
+    assert np.bincount(rows.ravel(), minlength=84)[labels == 3].tolist() == [3] * 6
+    again, other = (
+        data.hierarchical_batches(labels, groups, groups_per_batch=2, seed=s, **kw) for s in (3, 4)
+    )
+    np.testing.assert_array_equal(rows, again)
+    assert not np.array_equal(rows, other)
+
+
 def test_neighbours_against_loops():
     rng = np.random.default_rng(0)
     places = np.stack([rng.uniform(-90, 90, 40), rng.uniform(-180, 180, 40)], 1)

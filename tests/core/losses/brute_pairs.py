@@ -238,3 +238,21 @@ def angular(x, labels, *, degrees=45.0):
         ]
         out.append(mean(costs))
     return np.array(out)
+
+
+def lifted_pairs(x, labels, *, m_p=0.0, m_n=1.0):
+    out = []
+    for i in range(len(x)):
+        costs = []
+        for j in range(len(x)):
+            if j != i and labels[j] == labels[i]:
+                far = [
+                    np.exp(m_n - euclidean(x[k], x[n]))
+                    for k in (i, j)
+                    for n in range(len(x))
+                    if labels[n] != labels[i]
+                ]
+                d = euclidean(x[i], x[j]) - m_p
+                costs.append(relu(d + np.log(sum(far))) ** 2 / 2 if far else 0.0)
+        out.append(mean(costs))
+    return np.array(out)

@@ -14,6 +14,7 @@ DEVICES, LOCAL, D = 8, 2, 4
 N = DEVICES * LOCAL
 GATHERED = {
     "angular_loss": {},
+    "lifted_structure_loss": {"is_pairwise": True, "negative_margin": 2.0},
     "smooth_ap_loss": {"temperature": 0.1},
     "pnp_loss": {"temperature": 0.1, "variant": "Ib"},
     "fast_ap_loss": {"bins": 5},
