@@ -1,6 +1,6 @@
 """Pallas kernels: a folder an operator, with its plain definition in `reference.py`."""
 
-from . import flash_attention
+from . import flash_attention, linear_attention
 from .op import Op
 from .two_pass_softmax import (
     extended_add,
@@ -14,6 +14,7 @@ __all__ = [
     "extended_add",
     "extended_exp",
     "flash_attention",
+    "linear_attention",
     "two_pass_log_softmax",
     "two_pass_softmax",
 ]
