@@ -8,9 +8,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..kernels import linear_attention as kernels
 from ..numerics import check, check_range, restore, safe_divide, upcast
 from .arguments import Heads, check_attention, check_no_bias, split_heads, visible
-from .features import PIECE, FeatureMap, align, chunk_sums, feature_map_of, scan_chunks
+from .features import (
+    PIECE,
+    FeatureMap,
+    align,
+    chunk_sums,
+    configure,
+    feature_map_of,
+    kernel_products,
+    scan_chunks,
+)
 from .linear import Implementation, check_implementation, check_step, weigh
 from .rope import Rope, Rotary, apply_rope, rope_pair
 
@@ -130,17 +140,18 @@ def _read(
     return (1 + inverse)[..., None] * moment + offset[..., None] * past.value_mean[:, :, :, None]
 
 
-def _chunk(
+def _means(
     state: MalaState,
-    x: _Features,
+    k: Float[Array, "B T K H"],
+    k_turned: Float[Array, "B T K H"],
     value: Float[Array, "B T K E"],
     present: Float[Array, "B T K"],
-    precision: jax.lax.PrecisionLike,
-) -> tuple[Float[Array, "B T K G E"], MalaState, MalaState]:
-    """Moments over the state's tokens and those up to i; the means at each i; the next state.
+) -> tuple[MalaState, MalaState, tuple[Float[Array, "B T K H"], Float[Array, "B T K E"]]]:
+    """Means over the state's tokens and those up to i; the last of them; what the moments sum.
 
     The covariance of the first i tokens is that of the first i - 1 plus
     (k_i - mean_{i-1} k) (v_i - mean_i v)^T (Welford), a prefix sum like that of linear attention.
+    It is left as it is in the state.
     """
     count = state.seen[:, None] + jnp.cumsum(present, axis=1)
 
@@ -152,22 +163,13 @@ def _chunk(
         change = jnp.cumsum((y - start[:, None]) * present[..., None], axis=1)
         return start[:, None] + change / jnp.maximum(count, 1)[..., None]
 
-    key_mean = running(state.key_mean, x.k)
-    turned_mean = key_mean if x.k_turned is x.k else running(state.turned_mean, x.k_turned)
+    key_mean = running(state.key_mean, k)
+    turned_mean = key_mean if k_turned is k else running(state.turned_mean, k_turned)
     value_mean = running(state.value_mean, value)
     before = jnp.concatenate([state.turned_mean[:, None], turned_mean[:, :-1]], axis=1)
-    moment, _, covariance = chunk_sums(
-        x.q_turned,
-        (x.k_turned - before) * present[..., None],
-        value - value_mean,
-        state.covariance,
-        precision,
-    )
-    past = MalaState(count, key_mean, turned_mean, value_mean, covariance)
-    last = MalaState(
-        count[:, -1], key_mean[:, -1], turned_mean[:, -1], value_mean[:, -1], covariance
-    )
-    return moment, past, last
+    past = MalaState(count, key_mean, turned_mean, value_mean, state.covariance)
+    last = jax.tree.map(lambda x: x[:, -1], past)._replace(covariance=state.covariance)
+    return past, last, ((k_turned - before) * present[..., None], value - value_mean)
 
 
 def _causal(
@@ -177,21 +179,36 @@ def _causal(
     angles: tuple[Angles, Angles],
     factor: Callable[[Array], Array],
     epsilon: float,
-    chunk_size: int,
-    precision: jax.lax.PrecisionLike,
+    config: kernels.Config,
 ) -> tuple[MalaState, Float[Array, "B T K G E"]]:
     """The next state, and the outputs of queries that see the state's tokens and those up to i."""
     keys = align(heads.query.shape[1], heads.key, heads.value, heads.present, *angles[1])
     arrays = (heads.query, *keys[:3], *angles[0], *keys[3:])
+    precision = config.precision
 
     def step(
         state: Any, query: Array, key: Array, value: Array, present: Array, *turns: Any
     ) -> Any:
         x = _features(query, key, phi, (turns[:2], turns[2:]))
-        moment, past, after = _chunk(state, x, value, present, precision)
+        past, after, factors = _means(state, x.k, x.k_turned, value, present)
+        moment, _, covariance = chunk_sums(x.q_turned, *factors, state.covariance, precision)
+        after = after._replace(covariance=covariance)
         return after, _read(x.q, x.q_turned, moment, past, factor(past.seen), epsilon, precision)
 
-    return scan_chunks(step, state, arrays, chunk_size)
+    if config.implementation == "linear":
+        return scan_chunks(step, state, arrays, config.chunk)
+
+    none: Any = None  # in place of the covariance, which is not one a token
+
+    def go_by(state: Any, key: Array, value: Array, present: Array, *turns: Array) -> Any:
+        past, after, factors = _means(state, *_mapped(key, phi, turns), value, present)
+        return after, (past._replace(covariance=none), factors)
+
+    q, q_turned = _mapped(heads.query, phi, angles[0])
+    after, (past, (k, v)) = scan_chunks(go_by, state, keys, config.chunk)
+    moment, covariance = kernel_products(q_turned, k, v, state.covariance, config)
+    after = after._replace(covariance=covariance)
+    return after, _read(q, q_turned, moment, past, factor(past.seen), epsilon, precision)
 
 
 def _of_all(
@@ -201,15 +218,14 @@ def _of_all(
     angles: tuple[Angles, Angles],
     factor: Callable[[Array], Array],
     epsilon: float,
-    precision: jax.lax.PrecisionLike,
+    config: kernels.Config,
 ) -> Float[Array, "B T K G E"]:
     """The outputs of queries that see all keys; `state` is that before any."""
+    precision = config.precision
 
-    def add(state: Any, key: Array, value: Array, present: Array, *turns: Array) -> Any:
-        """Moments of two sets of tokens together, from those of each (Chan, Golub, LeVeque)."""
+    def center(key: Array, value: Array, present: Array, *turns: Array) -> Any:
+        """How many tokens there are, their means, and what their covariance sums."""
         count = jnp.sum(present, axis=1)
-        seen = state.seen + count
-        share = count / jnp.maximum(seen, 1)
 
         def mean(y: Array) -> Array:
             total = jnp.sum(y * present[..., None], axis=1)
@@ -217,38 +233,39 @@ def _of_all(
 
         k, k_turned = _mapped(key, phi, turns)
         turned, of_values = mean(k_turned), mean(value)
-        inside = jnp.einsum(
-            "bskh,bske->bkhe",
-            (k_turned - turned[:, None]) * present[..., None],
-            value - of_values[:, None],
-            precision=precision,
-        )
-        gaps = turned - state.turned_mean, of_values - state.value_mean
+        plain = turned if k_turned is k else mean(k)
+        factors = (k_turned - turned[:, None]) * present[..., None], value - of_values[:, None]
+        return MalaState(count, plain, turned, of_values, state.covariance), factors
+
+    def add(state: Any, *keys: Array) -> Any:
+        """Moments of two sets of tokens together, from those of each (Chan, Golub, LeVeque)."""
+        new, factors = center(*keys)
+        seen = state.seen + new.seen
+        share = new.seen / jnp.maximum(seen, 1)
+        inside = jnp.einsum("bskh,bske->bkhe", *factors, precision=precision)
+        gaps = new.turned_mean - state.turned_mean, new.value_mean - state.value_mean
         between = jnp.einsum("bkh,bke->bkhe", *gaps, precision=precision)
         between = (state.seen * share)[..., None, None] * between
+        means = (a + share[..., None] * (b - a) for a, b in zip(state[1:4], new[1:4]))
+        merged = dict(zip(MalaState._fields[1:4], means))
+        return MalaState(seen, covariance=state.covariance + inside + between, **merged), None
 
-        def merged(old: Array, new: Array) -> Array:
-            return old + share[..., None] * (new - old)
+    def answer(q: Array, q_turned: Array, moment: Array, whole: MalaState) -> Array:
+        past = jax.tree.map(lambda x: x[:, None], whole)
+        return _read(q, q_turned, moment, past, factor(past.seen), epsilon, precision)
 
-        turned = merged(state.turned_mean, turned)
-        plain = turned if k_turned is k else merged(state.key_mean, mean(k))
-        values = merged(state.value_mean, of_values)
-        return MalaState(seen, plain, turned, values, state.covariance + inside + between), None
-
-    def answer(_: None, query: Array, *turns: Array) -> Any:
+    def answer_chunk(_: None, query: Array, *turns: Array) -> Any:
         q, q_turned = _mapped(query, phi, turns)
         moment = jnp.einsum("btkgh,bkhe->btkge", q_turned, whole.covariance, precision=precision)
-        past = MalaState(
-            seen=whole.seen[:, None],
-            key_mean=whole.key_mean[:, None],
-            turned_mean=whole.turned_mean[:, None],
-            value_mean=whole.value_mean[:, None],
-            covariance=whole.covariance,
-        )
-        return None, _read(q, q_turned, moment, past, factor(past.seen), epsilon, precision)
+        return None, answer(q, q_turned, moment, whole)
 
+    if config.implementation != "linear":
+        whole, (k, v) = center(*heads[1:], *angles[1])
+        q, q_turned = _mapped(heads.query, phi, angles[0])
+        moment, _ = kernel_products(q_turned, k, v, state.covariance, config)
+        return answer(q, q_turned, moment, whole)
     whole, _ = scan_chunks(add, state, (*heads[1:], *angles[1]), PIECE)
-    return scan_chunks(answer, None, (heads.query, *angles[0]), PIECE)[1]
+    return scan_chunks(answer_chunk, None, (heads.query, *angles[0]), PIECE)[1]
 
 
 def mala(
@@ -265,7 +282,7 @@ def mala(
     feature_map: FeatureMap = "elu",
     kernel_scale: KernelScale = "paper",
     implementation: Implementation = "linear",
-    chunk_size: int = 128,
+    chunk_size: int | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, "B T N E"]:
     """Magnitude-aware linear attention: weights that sharpen as the query grows, at linear cost.
@@ -296,9 +313,8 @@ def mala(
         [..., dim], of each token by itself.
       kernel_scale: "paper" for K as above; "released" for the authors' code, which also divides K
         by the number of keys, so that the departure from linear attention does not grow with it.
-      implementation: "linear", or "quadratic" for the weights [queries, keys] written out, which
-        takes any mask.
-      chunk_size: tokens a chunk of the causal form.
+      implementation: as in `linear_attention`: "linear", "pallas_tpu", "interpret" or "quadratic".
+      chunk_size: as in `linear_attention`.
       precision: of the matrix products, as in `jax.lax.dot_general`.
 
     Returns:
@@ -338,11 +354,12 @@ def mala(
     heads, phi = split_heads(query, key, value, mask), feature_map_of(feature_map)
     angles = _angles(rope, phi, heads.query, heads.key)
     factor = functools.partial(_kernel_factor, kernel_scale, scale, query.shape[-1])
+    config = configure(implementation, is_causal, chunk_size, precision, query, key, value)
     state = mala_init(phi(heads.key[:, :1]), heads.value[:, :1])
     if is_causal:
-        _, out = _causal(state, heads, phi, angles, factor, epsilon, chunk_size, precision)
+        _, out = _causal(state, heads, phi, angles, factor, epsilon, config)
     else:
-        out = _of_all(state, heads, phi, angles, factor, epsilon, precision)
+        out = _of_all(state, heads, phi, angles, factor, epsilon, config)
     return restore(out.reshape(*query.shape[:3], value.shape[-1]), query, key, value)
 
 
@@ -385,7 +402,8 @@ def mala_step(
     epsilon: float = 1e-6,
     feature_map: FeatureMap = "elu",
     kernel_scale: KernelScale = "paper",
-    chunk_size: int = 128,
+    implementation: Implementation = "linear",
+    chunk_size: int | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[Float[Array, "B T N E"], MalaState]:
     """Causal MALA of the next tokens, in memory that does not grow with the past.
@@ -407,6 +425,7 @@ def mala_step(
       epsilon: as in `mala`.
       feature_map: as in `mala`.
       kernel_scale: as in `mala`.
+      implementation: as in `mala`, but not "quadratic".
       chunk_size: as in `mala`.
       precision: as in `mala`.
 
@@ -426,11 +445,13 @@ def mala_step(
     (2, 1, 4, 8)
     """
     check_step(query, key, value, mask)
+    check_implementation(implementation, quadratic=False)
     _check_options(kernel_scale, epsilon)
     heads, phi = split_heads(query, key, value, mask), feature_map_of(feature_map)
     angles = _angles(rope, phi, heads.query, heads.key)
     factor = functools.partial(_kernel_factor, kernel_scale, scale, query.shape[-1])
-    state, out = _causal(state, heads, phi, angles, factor, epsilon, chunk_size, precision)
+    config = configure(implementation, True, chunk_size, precision, query, key, value)
+    state, out = _causal(state, heads, phi, angles, factor, epsilon, config)
     return restore(out.reshape(*query.shape[:3], value.shape[-1]), query, key, value), state
 
 

@@ -27,7 +27,7 @@ def relu_linear_attention(
     is_causal: bool = False,
     floor: float = 100.0,
     implementation: Implementation = "linear",
-    chunk_size: int = 128,
+    chunk_size: int | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, "B T N E"]:
     """Linear attention of ReLU features, scaled, whose denominator never falls below a floor.
@@ -48,9 +48,8 @@ def relu_linear_attention(
         it starts.
       is_causal: query i sees the keys 0 to i.
       floor: least denominator. It is met where few keys match, as in short sequences.
-      implementation: "linear", or "quadratic" for the weights [queries, keys] written out, which
-        takes any mask.
-      chunk_size: tokens a chunk of the causal form.
+      implementation: as in `linear_attention`: "linear", "pallas_tpu", "interpret" or "quadratic".
+      chunk_size: as in `linear_attention`.
       precision: of the matrix products, as in `jax.lax.dot_general`.
 
     Returns:
@@ -100,6 +99,7 @@ def relu_linear_attention(
             is_causal=is_causal,
             chunk_size=chunk_size,
             precision=precision,
+            implementation=implementation,
             read=read,
         )
     return restore(out * factor.astype(out.dtype)[..., None], query, key, value)
