@@ -113,6 +113,21 @@ def test_elu_map_keeps_relative_precision_of_small_features():
     np.testing.assert_allclose(got[0, 0, 0, 0], np.exp(-20.0), rtol=1e-6)
 
 
+def test_queries_and_keys_of_zero_have_their_whole_gradient():
+    """Such as those of padding, or of a projection that starts from zeros: elu'(0) is one."""
+    value = jnp.asarray(np.random.default_rng(2).normal(size=(1, 3, 1, 2)), jnp.float32)
+
+    def total(x, feature_map):
+        out = attention.linear_attention(x[0], x[1], value, feature_map=feature_map)
+        return jnp.sum(out * value)
+
+    x = jnp.zeros((2, 1, 3, 1, 2)).at[1, 0, 0].set(1.0)
+    ours = jax.grad(total)(x, "elu")
+    theirs = jax.grad(total)(x, lambda x: jax.nn.elu(x) + 1)
+    assert jnp.abs(ours).max() > 0.1
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_memory_of_the_gradient_is_linear_in_the_tokens(causal):
     def loss(q, k, v):
