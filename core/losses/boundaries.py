@@ -142,7 +142,7 @@ def ranked_list_loss(
 
     Source: Ranked List Loss for Deep Metric Learning, arXiv 1903.03238, Section 4, with the weights
     of all positives; `RankedListLoss` of KevinMusgrave/pytorch-metric-learning agrees but for 1e-5
-    that it adds to every weight.
+    that it adds to every weight, and for negatives at distance zero, which it leaves out.
 
     >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
     >>> np.asarray(ranked_list_loss(x, jnp.array([0, 0, 1])), float).round(3)
