@@ -85,6 +85,7 @@ def mixup_ranking_loss(
     margin: float = 2.0,
     where: Bool[Array, "batch"] | None = None,
     masking: Literal["example", "batch"] = "example",
+    axis_name: str | None = None,
 ) -> Float[Array, "batch"]:
     """Asks that an example's largest score lead that of its mixture with another by a margin: MRL.
 
@@ -99,6 +100,7 @@ def mixup_ranking_loss(
         zero. All by default.
       masking: "example", or "batch" for what the released code computes: its product of shapes
         [batch] and [batch, 1] spreads the mean of `where` over all hinges.
+      axis_name: the mesh axis whose devices share the batch, for that mean.
 
     Returns:
       One loss an example [batch].
@@ -133,7 +135,10 @@ def mixup_ranking_loss(
         )
         check_shape("where", where, jnp.shape(logits)[:1], "[batch]")
         weights = jnp.asarray(where).astype(loss.dtype)
-        loss = loss * (weights if masking == "example" else jnp.mean(weights))
+        if masking == "batch":
+            weights = jnp.mean(weights)
+            weights = weights if axis_name is None else jax.lax.pmean(weights, axis_name)
+        loss = loss * weights
     return restore(loss, logits, mixed_logits)
 
 

@@ -265,6 +265,7 @@ def gaussian_pseudo_negatives(
     decay: float = 0.8,
     std: float = 1.0,
     is_running: bool = True,
+    axis_name: str | None = None,
 ) -> tuple[Points, Float[Array, "features"]]:
     """Examples of a class that is not there: a Gaussian around the running mean of the one that is.
 
@@ -279,6 +280,7 @@ def gaussian_pseudo_negatives(
         `std_dev` is the variance.
       is_running: False returns the mean of this batch alone, which the next step then mixes
         in, as the released code does.
+      axis_name: the mesh axis whose devices share the batch, each with a key of its own.
 
     Returns:
       As many negatives as features [batch, features], and the mean for the next step [features];
@@ -304,6 +306,8 @@ def gaussian_pseudo_negatives(
     check_positive(std=std)
     x, before = jax.lax.stop_gradient(upcast(features, mean))
     batch = jnp.mean(x, 0)
+    if axis_name is not None:
+        batch = jax.lax.pmean(batch, axis_name)
     mixed = decay * before + (1 - decay) * batch
     # Drawn in one dtype, so that all dtypes see the same negatives.
     noise = jax.random.normal(key, x.shape, jnp.float32).astype(x.dtype)

@@ -13,6 +13,7 @@ from ..numerics import (
     restore,
     upcast,
 )
+from ._shared import everyone, rows_before
 
 
 def ensloss(
@@ -21,6 +22,7 @@ def ensloss(
     key: Array,
     *,
     power: float = 0.0,
+    axis_name: str | None = None,
 ) -> Float[Array, "batch"]:
     """Margins times random slopes: each step descends on another convex, calibrated loss.
 
@@ -37,6 +39,7 @@ def ensloss(
       key: a random key; a new one each step.
       power: parameter of the Box-Cox transform (lambda); may be traced. The authors keep 0 on
         tables, and for images draw it uniformly from [-1, 1] anew every few epochs.
+      axis_name: the mesh axis whose devices share the batch, and have the same key.
 
     Returns:
       One surrogate loss an example [batch], whose mean is to be differentiated.
@@ -61,15 +64,17 @@ def ensloss(
     f = upcast(scores)
     margins = f * (2 * jnp.asarray(labels) - 1).astype(f.dtype)
     fixed = jax.lax.stop_gradient(margins)
+    everyones = everyone(fixed, axis_name)
 
     # The same draws whatever the dtype of the scores.
-    draws = jax.random.normal(key, jnp.shape(scores), jnp.float32).astype(f.dtype)
+    draws = jax.random.normal(key, everyones.shape, jnp.float32).astype(f.dtype)
     lam = jnp.asarray(power, f.dtype)
     zero = lam == 0
     base = jnp.maximum(1 + lam * draws, 0)
     log_e = jnp.where(zero, draws, jnp.log(base) / jnp.where(zero, 1, lam))
     slopes = jnp.sort(-jnp.exp(jnp.minimum(log_e, 0)))
 
-    rank = jnp.argsort(jnp.argsort(fixed))
-    g = slopes[rank] / jnp.maximum(fixed, 1) - 1e-6
+    rank = jnp.argsort(jnp.argsort(everyones))
+    mine = rank[jnp.arange(len(f)) + rows_before(len(f), axis_name)]
+    g = slopes[mine] / jnp.maximum(fixed, 1) - 1e-6
     return restore(g * margins, scores)

@@ -28,6 +28,7 @@ def adversarial_retriever_loss(
     temperature: float = 1.0,
     is_expectation: bool = True,
     is_summed: bool = False,
+    axis_name: str | None = None,
 ) -> Float[Array, "batch"]:
     """AR2, the retriever's side: candidates that the ranker mistakes, and the ranker's own order.
 
@@ -45,6 +46,7 @@ def adversarial_retriever_loss(
         does; it is least at `p = r / sum(r)`.
       is_summed: whether the adversarial term counts once for each query of the batch, so that the
         mean of the losses has it summed and distillation averaged, as the released code.
+      axis_name: the mesh axis whose devices share the batch, for that count.
 
     Returns:
       One loss a query [batch].
@@ -74,5 +76,7 @@ def adversarial_retriever_loss(
     game = jnp.sum((jnp.exp(log_p) if is_expectation else log_p) * reward, -1)
     distillation = -jnp.sum(jax.nn.softmax(f / temperature, -1) * log_p, -1)
     count = len(s) if is_summed else 1
+    if is_summed and axis_name is not None:
+        count *= jax.lax.axis_size(axis_name)
     loss = adversarial_weight * count * game + (1 - adversarial_weight) * distillation
     return restore(loss, scores)

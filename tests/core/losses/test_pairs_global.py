@@ -48,7 +48,7 @@ def by_engine(x, y, labels, relevant, targets, guess, **more):
     a, b = (jnp.concatenate([z, z**2], 1) for z in (x, y))
     whole = {
         "cs_divergence": losses.cs_divergence(a, b, **more),
-        "cs_ib": losses.cs_information_bottleneck_loss(a, y, x, b, weight=0.3, **more),
+        "conditional": losses.conditional_cs_divergence(a, y, x, **more),
     }
     return each, whole
 
@@ -64,10 +64,19 @@ def gathered(x, y, labels, relevant, targets, guess, **more):
         "heads": losses.multi_head_contrastive_loss(*heads, t, **more),
         "icnn": losses.icnn_loss(x, labels, neighbors=3, reach=6, **more),
         "madacos": losses.madacos(cosines, labels, others="median", **more),
+        "ensloss": losses.ensloss(x[:, 0], labels % 2, jax.random.key(0), **more),
+        "ar2": losses.adversarial_retriever_loss(x, y, is_summed=True, **more),
+        "mixup": losses.mixup_ranking_loss(x, y, where=labels > 1, masking="batch", **more),
         "correct": losses.correctness_aware_loss(3 * x, labels, balance=True, **more),
         "small": losses.small_loss_mask(x[:, 0], forget_rate=0.4, **more) * x[:, 0],
     }
-    return out, {"adacos": losses.adacos_scale(x, labels, p, **more)}
+    _, mean = losses.gaussian_pseudo_negatives(jax.random.key(0), x, jnp.ones(D, x.dtype), **more)
+    shared = {
+        "adacos": losses.adacos_scale(x, labels, p, **more),
+        "mean": mean[0],
+        "information": losses.cs_mutual_information(x, y, normalize=True, **more),
+    }
+    return out, shared
 
 
 def value_and_grad(run, x, y, rest):
