@@ -17,15 +17,14 @@ def _histogram(
     pairs: Pairs, which: Callable[[Block], Array], nodes: Float[Array, "nodes"]
 ) -> Float[Array, "anchors nodes"]:
     """How many values lie at each node, those between two shared in proportion."""
-    width = nodes[1] - nodes[0]
 
     def pulse(b: Block, node: Array) -> Array:
-        share = jax.nn.relu(1 - jnp.abs(b.values - node) / width)
-        return jnp.where(which(b), share, 0)
+        width = node[..., 1:2] - node[..., :1]
+        share = jax.nn.relu(1 - jnp.abs(b.values[..., None] - node) / width)
+        return jnp.where(which(b)[..., None], share, 0)
 
     rows = pairs.anchors[0].shape[0]
-    columns = jnp.broadcast_to(nodes[:, None], (len(nodes), rows))
-    return jax.vmap(lambda column: pairs.total(pulse, column), out_axes=1)(columns)
+    return pairs.total(pulse, jnp.broadcast_to(nodes, (rows, len(nodes))))
 
 
 def fast_ap_loss(
@@ -37,6 +36,7 @@ def fast_ap_loss(
     bins: int = 10,
     chunk_size: int | None = None,
     axis_name: str | None = None,
+    ring: bool = False,
 ) -> PerAnchor:
     """FastAP: one minus the average precision of each anchor's ranking, by histograms of distances.
 
@@ -52,6 +52,7 @@ def fast_ap_loss(
       bins: how many intervals there are between the nodes.
       chunk_size: look at so many references at a time; all for None.
       axis_name: the mesh axis whose devices share the batch.
+      ring: send the references round that axis rather than gather them.
 
     Returns:
       One loss an anchor [batch]; zero for one without positives.
@@ -76,6 +77,7 @@ def fast_ap_loss(
         compare=lambda x, y: 2 - 2 * pairwise_cosine(x, y),
         chunk_size=chunk_size,
         axis_name=axis_name,
+        ring=ring,
     )
     nodes = jnp.linspace(0, 4, bins + 1, dtype=pairs.dtype)
     near, far = (_histogram(pairs, which, nodes) for which in (positive, negative))
@@ -95,6 +97,7 @@ def histogram_loss(
     bins: int = 100,
     chunk_size: int | None = None,
     axis_name: str | None = None,
+    ring: bool = False,
 ) -> PerAnchor:
     """Histogram loss: the probability that a negative pair is more similar than a positive one.
 
@@ -110,6 +113,7 @@ def histogram_loss(
       bins: how many intervals there are between the nodes.
       chunk_size: look at so many references at a time; all for None.
       axis_name: the mesh axis whose devices share the batch.
+      ring: send the references round that axis rather than gather them.
 
     Returns:
       One loss an anchor [batch].
@@ -134,6 +138,7 @@ def histogram_loss(
         compare=pairwise_cosine,
         chunk_size=chunk_size,
         axis_name=axis_name,
+        ring=ring,
     )
     nodes = jnp.linspace(-1, 1, bins + 1, dtype=pairs.dtype)
     near, far = (_histogram(pairs, which, nodes) for which in (positive, negative))

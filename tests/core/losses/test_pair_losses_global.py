@@ -17,14 +17,14 @@ GATHERED = {
     "lifted_structure_loss": {"is_pairwise": True, "negative_margin": 2.0},
     "smooth_ap_loss": {"temperature": 0.1},
     "pnp_loss": {"temperature": 0.1, "variant": "Ib"},
-    "fast_ap_loss": {"bins": 5},
-    "histogram_loss": {"bins": 5},
 }
 EITHER = {
     "ranked_list_loss": {"positive_scale": 2.0, "negative_scale": 3.0},
     "tuplet_margin_loss": {"scale": 8.0},
     "intra_pair_variance_loss": {},
     "nca_loss": {},
+    "fast_ap_loss": {"bins": 5},
+    "histogram_loss": {"bins": 5},
 }
 
 
