@@ -69,18 +69,23 @@ def test_value_and_gradient(name):
 @pytest.mark.parametrize("name", [n for n in ENTRIES if "steps" in ENTRIES[n]])
 def test_several_steps(name):
     """Losses with a state: value, gradient and the state after each step."""
-    entry = ENTRIES[name]
-    start, loss = START[name], getattr(losses, name)
+    entry, loss = ENTRIES[name], getattr(losses, name)
+
+    @jax.jit
+    def step(state, wrt, rest):
+        def run(wrt):
+            values, new = loss(state, **wrt, **rest, **entry["static"])
+            return jnp.mean(values), new
+
+        return jax.value_and_grad(run, has_aux=True)(wrt)
+
     with jax.enable_x64(True):
-        state = jax.tree.map(lambda x: x.astype(jnp.float64), start)
+        state = jax.tree.map(lambda x: x.astype(jnp.float64), START[name])
         for want in entry["steps"]:
-
-            def run(old=state, **arrays):
-                values, new = loss(old, **arrays, **entry["static"])
-                return jnp.mean(values), new
-
-            compare(want, lambda run=run, **arrays: run(**arrays)[0])
-            arrays = {k: jnp.asarray(np.array(v)) for k, v in want["arrays"].items()}
-            state = run(**arrays)[1]
-            got = np.ravel(state[0])
-            np.testing.assert_allclose(got, want["state"], rtol=1e-10, atol=1e-12)
+            rest = {k: jnp.asarray(np.array(v)) for k, v in want["arrays"].items()}
+            wrt = {k: rest.pop(k) for k in want["gradient"]}
+            (value, state), gradient = step(state, wrt, rest)
+            np.testing.assert_allclose(value, want["value"], rtol=1e-10)
+            for k, g in want["gradient"].items():
+                np.testing.assert_allclose(gradient[k], g, rtol=1e-10, atol=1e-12, err_msg=k)
+            np.testing.assert_allclose(np.ravel(state[0]), want["state"], rtol=1e-10, atol=1e-12)
