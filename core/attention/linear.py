@@ -122,13 +122,14 @@ def linear_attention(
       normalize: divide by the sum of the weights; False leaves `sum_j K_ij v_j`.
       epsilon: added to the sum of the weights.
       implementation: "linear" for scans in plain XLA; "pallas_tpu" for a kernel that hands the sums
-        from chunk to chunk on the chip, and in which derivatives of every order are made of the
-        same kernel, or "interpret" to run that on any platform; "quadratic" for the weights
-        [queries, keys] written out, which takes any mask. One that cannot run raises. The kernel
-        is no default: by the compiler's estimates for a v5e it makes causal value and gradient of
-        few heads four to six times as fast and of 64 heads up to twice, but Hessian-vector
-        products of the latter slower, and takes up to twice the memory. It has not yet run on a
-        TPU. XLA cannot split it over devices: a sharded program calls it in `jax.shard_map`.
+        from chunk to chunk on the chip, and whose derivatives of every order are the same kernel,
+        or "interpret" to run that on any platform; "quadratic" for the weights [queries, keys]
+        written out, which takes any mask. One that cannot run raises. The kernel has not yet run
+        on a TPU and is no default there: by the compiler's estimates for a v5e the causal form of
+        two heads becomes three to six times as fast, that of 64 heads between a third slower
+        (Hessian-vector products) and twice as fast, the other form slower, and it takes up to 2.5
+        times the memory. XLA cannot split it over devices: a sharded program calls it in
+        `jax.shard_map`.
       chunk_size: tokens a chunk of the causal form; None for 128, or what suits the shapes and the
         chip's memory. On a TPU the kernel takes multiples of 16 (8 for float32), or all tokens.
       precision: of the matrix products, as in `jax.lax.dot_general`.
