@@ -139,8 +139,9 @@ def scale_by_adahessian(
 
     Source: ADAHESSIAN: An Adaptive Second Order Optimizer for Machine Learning, arXiv 2006.00719,
     algorithm 1; amirgholami/adahessian image_classification/optim_adahessian.py (averages
-    magnitudes, no rule for kernels of three axes) and transformer/fairseq/optim/adahessian.py
-    (blocks), whose trajectories are those here.
+    magnitudes, no rule for kernels of three axes), transformer/fairseq/optim/adahessian.py (blocks)
+    and instruction/adahessian.py (by default rows of matrices as well: a function of the shape),
+    whose trajectories are those here.
 
     >>> tx = scale_by_adahessian(b1=0.0, b2=0.0, eps=0.0)
     >>> curvature = papyrax.curvature.Curvature(jnp.array([2.0, -4.0]))

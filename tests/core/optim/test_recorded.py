@@ -78,8 +78,12 @@ def nothing(**_):
     return {}
 
 
-# ASAM's authors leave biases unscaled. The code for transformers has no rule for convolutions.
-ASAM = {name: name in ("kernel", "out") for name in NAMES}
+# Options that JSON cannot hold: ASAM's authors leave biases unscaled, and the AdaHessian that they
+# recommend averages over rows and windows.
+GIVEN = {
+    "asam": {"adaptive": {name: name in ("kernel", "out") for name in NAMES}},
+    "adahessian rows": {"average": lambda shape: {2: (1,), 4: (0, 1)}.get(len(shape), ())},
+}
 
 
 def udim(learning_rate, momentum, rho, step_size, weight):
@@ -127,10 +131,11 @@ EXTRA = {
 def test_trajectory(name):
     """Names of optimizers, with what tells two entries of one apart after a space."""
     entry, short = ENTRIES[name], name.split()[0]
-    options = entry["options"] | ({"adaptive": ASAM} if name == "asam" else {})
+    options = entry["options"] | GIVEN.get(name, {})
     factory = udim if name == "udim" else getattr(optim, "sam" if short == "asam" else short)
     tx = factory(**options)
     extra = EXTRA.get(name, EXTRA.get(short, nothing))
+    # The code for transformers has no rule for convolutions, so that the kernel stays as it is.
     moving = entry["params"]["2"].keys()
 
     with jax.enable_x64(True):
