@@ -18,7 +18,7 @@ from ..numerics import (
     safe_normalize,
     upcast,
 )
-from ._shared import log_sum_exp, softplus
+from ._shared import everyone, log_sum_exp, softplus
 from .interpolation import mix_features
 from .pair_sums import Temperature, check_views, per_anchor
 from .similarity import pairwise_cosine
@@ -95,9 +95,7 @@ def key_queue_push(
     check_floating(keys=keys)
     size, features = jnp.shape(queue.keys)
     check_shape("keys", keys, (None, features), "[batch, features], as the queue")
-    keys = jax.lax.stop_gradient(keys)
-    if axis_name is not None:
-        keys = jax.lax.all_gather(keys, axis_name, tiled=True)
+    keys = everyone(jax.lax.stop_gradient(keys), axis_name)
     count = len(keys)
     check(count <= size, "keys", f"got {count} rows, takes at most the {size} of the queue")
     rows = (queue.next + jnp.arange(count)) % size

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..numerics import check, check_positive, check_range, restore
-from ._shared import softplus
+from ._shared import everyone, softplus
 from .batch_pairs import in_batch
 from .pair_sums import (
     Embeddings,
@@ -282,7 +282,7 @@ def lifted_structure_loss(
     if is_pairwise:
         check(references is None, "references", "got an array, takes None with is_pairwise")
         check(not ring, "ring", "got True, takes False with is_pairwise")
-        everywhere = far if axis_name is None else jax.lax.all_gather(far, axis_name, tiled=True)
+        everywhere = everyone(far, axis_name)
         # Over no negatives the sum is empty, whose logarithm would be minus infinity.
         some = everywhere > -jnp.inf
         safe = jnp.where(some, everywhere, jnp.finfo(pairs.dtype).min / 4)

@@ -5,7 +5,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -20,7 +19,7 @@ from ..numerics import (
     safe_normalize,
     upcast,
 )
-from ._shared import is_label, log_sum_exp, others_log_odds, softplus
+from ._shared import everyone, is_label, log_sum_exp, others_log_odds, softplus
 from .similarity import pairwise_cosine, pairwise_squared_euclidean
 
 Embeddings = Float[Array, "batch features"]
@@ -207,9 +206,7 @@ def proxy_anchor_loss(
     check_proxies(embeddings, labels, proxies)
     check_positive(scale=scale)
     x, p = upcast(embeddings, proxies)
-    labels = jnp.asarray(labels)
-    if axis_name is not None:
-        x, labels = (jax.lax.all_gather(a, axis_name, tiled=True) for a in (x, labels))
+    x, labels = everyone((x, jnp.asarray(labels)), axis_name)
     cosine = pairwise_cosine(p, x)
     classes = len(p)
     own = is_label(labels, classes).T

@@ -20,11 +20,11 @@ from ..numerics import (
     safe_normalize,
     upcast,
 )
+from ._shared import everyone
 from .batch_pairs import across
 from .pair_sums import mean_log_loss
 from .pairs import PairMasks
 from .similarity import pairwise_cosine, pairwise_dot
-from .views import everyone
 
 Map = Float[Array, "... patches"]
 Features = Float[Array, "... patches features"]
@@ -197,7 +197,7 @@ def detcon_loss(
     image = jnp.repeat(jnp.arange(batch) + start, patches)
     x_mask, y_mask = (jnp.asarray(m).reshape(-1) for m in (first_masks, second_masks))
     x_all, y_all, images, x_masks, y_masks = everyone(
-        axis_name, x_key, y_key, image, x_mask, y_mask
+        (x_key, y_key, image, x_mask, y_mask), axis_name
     )
 
     def one_way(x: Array, mask: Array, own: tuple, other: tuple) -> Array:

@@ -19,7 +19,7 @@ from ..numerics import (
     safe_normalize,
     upcast,
 )
-from .views import everyone
+from ._shared import everyone
 
 Cloud = Float[Array, "views batch features"]
 
@@ -67,7 +67,7 @@ def mmcr_loss(
     _check_cloud(views)
     check_range("compression_weight", compression_weight, 0)
     z = safe_normalize(upcast(views))
-    (means,) = everyone(axis_name, jnp.mean(z, 0))
+    means = everyone(jnp.mean(z, 0), axis_name)
     loss = -jnp.broadcast_to(_nuclear_norm(means), z.shape[1:2])
     if compression_weight:
         loss = loss + compression_weight * _nuclear_norm(jnp.moveaxis(z, 0, 1))
@@ -113,7 +113,7 @@ def coding_rate_loss(
     check_range("invariance_weight", invariance_weight, 0)
     z = safe_normalize(upcast(views))
     features = z.shape[2]
-    (each,) = everyone(axis_name, jnp.moveaxis(z, 0, 1))
+    each = everyone(jnp.moveaxis(z, 0, 1), axis_name)
     exact = jax.lax.Precision.HIGHEST
     moments = jnp.einsum("nvd,nve->vde", each, each, precision=exact)
     scale = features / (len(each) * precision)
@@ -157,7 +157,7 @@ def frossl_loss(
     _check_cloud(views)
     check_range("invariance_weight", invariance_weight, 0)
     x = upcast(views)
-    (all_rows,) = everyone(axis_name, jnp.moveaxis(x, 0, 1))
+    all_rows = everyone(jnp.moveaxis(x, 0, 1), axis_name)
     size = safe_norm(all_rows, axis=0)
     z, everything = safe_divide(x, size[:, None]), safe_divide(all_rows, size)
     exact = jax.lax.Precision.HIGHEST

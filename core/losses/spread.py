@@ -25,11 +25,11 @@ from ..numerics import (
     safe_sqrt,
     upcast,
 )
+from ._shared import everyone
 from .batch_pairs import in_batch
 from .pair_sums import check_views
 from .pairs import either
 from .similarity import pairwise_dot, pairwise_squared_euclidean
-from .views import everyone
 
 Views = Float[Array, "batch features"]
 
@@ -54,7 +54,7 @@ def log_mean_potential(
         chunk_size=chunk_size,
         axis_name=axis_name,
     )
-    each = everyone(axis_name, pairs.log_sum_exp(lambda b: -scale * b.values, either))[0]
+    each = everyone(pairs.log_sum_exp(lambda b: -scale * b.values, either), axis_name)
     top = jnp.max(each)
     return jnp.log(jnp.mean(jnp.exp(each - top))) + top - jnp.log(n - 1)
 
@@ -139,7 +139,7 @@ def koleo_loss(
     check(jnp.shape(embeddings)[0] > 0, "embeddings", "got no rows, takes one or more")
     check_positive(epsilon=epsilon)
     x = safe_normalize(upcast(embeddings))
-    (others,) = everyone(axis_name, x)
+    others = everyone(x, axis_name)
     if len(others) == 1:
         return restore(0 * jnp.sum(x, -1), embeddings)
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(x)

@@ -19,16 +19,10 @@ from ..numerics import (
     safe_normalize,
     upcast,
 )
+from ._shared import everyone
 from .pair_sums import check_views
 
 Views = Float[Array, "batch features"]
-
-
-def everyone(axis_name: str | None, *arrays: Any) -> Any:
-    """The arrays of all devices of the axis, one below the other."""
-    if axis_name is None:
-        return arrays
-    return tuple(jax.lax.all_gather(a, axis_name, tiled=True) for a in arrays)
 
 
 def vicreg_loss(
@@ -79,7 +73,7 @@ def vicreg_loss(
     features = x.shape[1]
     invariance = jnp.mean(jnp.square(x - y), -1)
     variance, covariance = jnp.zeros((), x.dtype), jnp.zeros((), x.dtype)
-    for z in everyone(axis_name, x, y):
+    for z in everyone((x, y), axis_name):
         z = z - jnp.mean(z, 0)
         cov = jnp.matmul(z.T, z, precision=jax.lax.Precision.HIGHEST) / max(len(z) - 1, 1)
         deviation = jnp.sqrt(jnp.sum(z * z, 0) / max(len(z) - 1, 1) + epsilon)
@@ -133,7 +127,7 @@ def barlow_twins_loss(
         z = z - jnp.mean(z, 0)
         return z / jnp.sqrt(jnp.mean(z * z, 0) + epsilon)
 
-    x, y = map(standard, everyone(axis_name, *upcast(view1, view2)))
+    x, y = map(standard, everyone(upcast(view1, view2), axis_name))
     c = jnp.matmul(x.T, y, precision=jax.lax.Precision.HIGHEST) / len(x)
     same = jnp.eye(c.shape[0], dtype=bool)
     loss = jnp.sum(jnp.where(same, jnp.square(1 - c), redundancy_weight * jnp.square(c)))
