@@ -85,6 +85,11 @@ from .dual_head import (
     binary_kl_loss,
     binary_kl_norm_loss,
 )
+from .dynamic_margin import (
+    DynamicMargin,
+    dynamic_soft_margin_init,
+    dynamic_soft_margin_loss,
+)
 from .early_learning import (
     LearningCurve,
     correct_labels,
@@ -374,6 +379,7 @@ __all__ = [
     "AldrKlState",
     "ClassGaussians",
     "DinoState",
+    "DynamicMargin",
     "ElrState",
     "EquiangularBasis",
     "FactoredLayer",
@@ -434,6 +440,8 @@ __all__ = [
     "dino_loss",
     "distance_weighted_pairs",
     "dpo_loss",
+    "dynamic_soft_margin_init",
+    "dynamic_soft_margin_loss",
     "easy_hard_pairs",
     "elr_init",
     "elr_loss",

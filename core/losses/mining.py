@@ -229,7 +229,8 @@ def distance_weighted_pairs(
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
     Source: Sampling Matters in Deep Embedding Learning, arXiv 1706.07567, Section 4.1;
-    `DistanceWeightedMiner` of KevinMusgrave/pytorch-metric-learning has the same weights.
+    `DistanceWeightedMiner` of KevinMusgrave/pytorch-metric-learning has the same weights. The
+    authors' code has them, too, but draws from the own class as well where no negative is near.
 
     >>> x = jnp.array([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]])
     >>> masks = distance_weighted_pairs(jax.random.key(0), x, jnp.array([0, 0, 1]))

@@ -32,6 +32,10 @@ def run_all(x, labels, boundary, ring=False, **more):
     names = EITHER if ring else EITHER | GATHERED
     more |= {"ring": True} if ring and more else {}
     out = {k: getattr(losses, k)(x, labels, **kw, **more) for k, kw in names.items()}
+    if not ring:
+        start = losses.dynamic_soft_margin_init(bins=8)
+        views = x, jnp.sin(2 * x)
+        out["dynamic"] = losses.dynamic_soft_margin_loss(start, *views, **more)[0]
     out["margin_loss"] = losses.margin_loss(x, labels, boundary=boundary, **more)
     return out
 

@@ -1,9 +1,10 @@
-"""Losses of pairs against values and gradients of pytorch-metric-learning, in float64.
+"""Losses of pairs against values and gradients of pytorch-metric-learning and authors, in float64.
 
 An entry's `anchors` is what the sum of the losses is divided by there: the number of anchors that
 have a positive, of pairs that cost something, or one.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ ENTRIES = recorded("pairs")
 # That library's log-sum-exp of the circle loss is less precise than the rest, and its unit proxies
 # of P2SGrad are shorter by 1e-7.
 LOOSER = {"circle_loss": 1e-9, "p2s_grad_loss": 1e-6}
-APART = {"margin_loss"}
+APART = {"margin_loss", "dynamic_soft_margin_loss"}
 
 
 @pytest.mark.parametrize("name", [name for name in ENTRIES if name not in APART])
@@ -44,3 +45,22 @@ def test_margin_loss():
         return jnp.sum(loss) / entry["anchors"]
 
     compare(entry, reduced)
+
+
+def test_dynamic_soft_margin_loss():
+    """The state of a first step, then value, gradients and state of a second one."""
+    entry = ENTRIES["dynamic_soft_margin_loss"]
+    nothing, state, after = (np.array(entry[k]) for k in ("histogram", "histogram", "after"))
+    nothing = 0 * nothing
+
+    def step(histogram, first, second, momentum=0.3):
+        margin = losses.DynamicMargin(jnp.asarray(histogram))
+        loss, new = losses.dynamic_soft_margin_loss(margin, first, second, momentum=momentum)
+        return jnp.mean(loss), new.histogram
+
+    compare(entry, lambda **views: step(state, **views)[0])
+    with jax.enable_x64(True):
+        first = np.split(np.array(entry["before"]), 2)
+        np.testing.assert_allclose(step(nothing, *first)[1], state, rtol=1e-12)
+        second = (np.array(entry["arrays"][k]) for k in ("first", "second"))
+        np.testing.assert_allclose(step(state, *second)[1], after, rtol=1e-12)
