@@ -69,12 +69,24 @@ def _check_outputs(state: DinoState, student: Any, teacher: Any, meaning: str) -
     check_shape("state.center", state.center, width, "[prototypes], as student")
 
 
-def _teach(state: DinoState, student: Array, teacher: Array, temperatures: tuple) -> tuple:
-    """Log-probabilities of the student, probabilities of the centred teacher."""
-    own, other = temperatures
-    center = state.center.astype(teacher.dtype)
-    targets = jax.nn.softmax((teacher - center) / other, -1)
-    return jax.nn.log_softmax(student / own, -1), targets
+def _targets(
+    state: DinoState,
+    teacher: Array,
+    temperature: Any,
+    sinkhorn_iterations: int,
+    axis_name: str | None,
+    where: Array | None = None,
+) -> Array:
+    """Probabilities of the teacher, centred or balanced over the rows that are there."""
+    if sinkhorn_iterations == 0:
+        return jax.nn.softmax((teacher - state.center.astype(teacher.dtype)) / temperature, -1)
+    check_count(sinkhorn_iterations=sinkhorn_iterations)
+    rows = teacher.reshape(-1, teacher.shape[-1]) / temperature
+    there = None if where is None else where.reshape(-1)
+    balanced = sinkhorn_assignment(
+        rows, there, temperature=1.0, iterations=sinkhorn_iterations, axis_name=axis_name
+    )
+    return balanced.reshape(teacher.shape)
 
 
 def _recenter(state: DinoState, mean: Array, momentum: Any) -> DinoState:
@@ -91,6 +103,7 @@ def dino_loss(
     temperature: float = 0.1,
     teacher_temperature: float | Float[Array, ""] = 0.04,
     momentum: float = 0.9,
+    sinkhorn_iterations: int = 0,
     axis_name: str | None = None,
 ) -> tuple[Float[Array, "batch"], DinoState]:
     """DINO: every view of the student predicts the teacher's distribution of every other view.
@@ -107,6 +120,8 @@ def dino_loss(
       temperature: `t`.
       teacher_temperature: `t_g`, as a rule raised from 0.04 to 0.07 during the first epochs.
       momentum: the weight of the old center.
+      sinkhorn_iterations: above zero, `q` is the `sinkhorn_assignment` of all views of the batch in
+        so many iterations, without the center, as in DINOv2 (3).
       axis_name: the mesh axis whose devices share the batch.
 
     Returns:
@@ -116,7 +131,8 @@ def dino_loss(
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
     Source: Emerging Properties in Self-Supervised Vision Transformers, arXiv 2104.14294, Eq. 3 and
-    Algorithm 1; `DINOLoss` of lightly-ai/lightly agrees in values, gradients and center.
+    Algorithm 1; `DINOLoss` of lightly-ai/lightly agrees in values, gradients and center, and that
+    of facebookresearch/dinov2 with Sinkhorn's algorithm.
 
     >>> outputs = jnp.array([[[1.0, 0.0]], [[0.0, 1.0]]])
     >>> loss, state = dino_loss(dino_init(2), outputs, outputs, teacher_temperature=0.5)
@@ -132,7 +148,8 @@ def dino_loss(
     check_positive(temperature=temperature, teacher_temperature=teacher_temperature)
     check_range("momentum", momentum, 0, 1)
     s, g = upcast(student, jax.lax.stop_gradient(teacher))
-    log_p, q = _teach(state, s, g, (temperature, teacher_temperature))
+    log_p = jax.nn.log_softmax(s / temperature, -1)
+    q = _targets(state, g, teacher_temperature, sinkhorn_iterations, axis_name)
     every = -jnp.einsum("vbk,wbk->vwb", q, log_p, precision=jax.lax.Precision.HIGHEST)
     different = ~jnp.eye(others, views, dtype=bool)[..., None]
     loss = jnp.sum(jnp.where(different, every, 0), (0, 1)) / count
@@ -151,6 +168,7 @@ def ibot_loss(
     temperature: float = 0.1,
     teacher_temperature: float | Float[Array, ""] = 0.04,
     momentum: float = 0.9,
+    sinkhorn_iterations: int = 0,
     axis_name: str | None = None,
 ) -> tuple[Float[Array, "batch"], DinoState]:
     """iBOT: the student predicts the teacher's distribution of the patches that it does not see.
@@ -167,6 +185,8 @@ def ibot_loss(
       temperature: `t`.
       teacher_temperature: `t_g`.
       momentum: the weight of the old center.
+      sinkhorn_iterations: above zero, `q` is the `sinkhorn_assignment` of all masked patches of the
+        batch in so many iterations, without the center, as in DINOv2 (3).
       axis_name: the mesh axis whose devices share the batch.
 
     Returns:
@@ -177,7 +197,8 @@ def ibot_loss(
 
     Source: iBOT: Image BERT Pre-Training with Online Tokenizer, arXiv 2111.07832, the loss of
     masked patches, with a center of these alone as in DINOv2, arXiv 2304.07193; `IBOTPatchLoss` of
-    lightly-ai/lightly agrees in values, gradients and center.
+    lightly-ai/lightly agrees in values, gradients and center, and that of facebookresearch/dinov2
+    with Sinkhorn's algorithm.
 
     >>> outputs, mask = jnp.array([[[1.0, 0.0], [0.0, 1.0]]]), jnp.array([[True, False]])
     >>> loss, state = ibot_loss(dino_init(2), -outputs, outputs, mask, teacher_temperature=0.5)
@@ -192,7 +213,8 @@ def ibot_loss(
     check_positive(temperature=temperature, teacher_temperature=teacher_temperature)
     check_range("momentum", momentum, 0, 1)
     s, g = upcast(student, jax.lax.stop_gradient(teacher))
-    log_p, q = _teach(state, s, g, (temperature, teacher_temperature))
+    log_p = jax.nn.log_softmax(s / temperature, -1)
+    q = _targets(state, g, teacher_temperature, sinkhorn_iterations, axis_name, masked)
     each = -jnp.sum(q * log_p, -1)
     loss = jnp.sum(jnp.where(masked, each, 0), -1) / jnp.maximum(jnp.sum(masked, -1), 1)
     total = jnp.sum(jnp.where(masked[..., None], g, 0), (0, 1))

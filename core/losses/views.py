@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..numerics import (
     accumulation_dtype,
@@ -168,6 +168,7 @@ def negative_cosine_loss(
 
 def sinkhorn_assignment(
     scores: Float[Array, "batch prototypes"],
+    where: Bool[Array, "batch"] | None = None,
     *,
     temperature: float = 0.05,
     iterations: int = 3,
@@ -179,15 +180,16 @@ def sinkhorn_assignment(
 
     Args:
       scores: similarity to each prototype [batch, prototypes].
+      where: which rows are there [batch]; all for None.
       temperature: `t` (epsilon in the paper).
       iterations: how often both are normalized.
       axis_name: the mesh axis whose devices share the batch.
 
     Returns:
-      Distributions over the prototypes [batch, prototypes].
+      Distributions over the prototypes [batch, prototypes], zero for rows that are not there.
 
     Raises:
-      ValueError: if `scores` or a hyper-parameter does not fit.
+      ValueError: if `scores`, `where` or a hyper-parameter does not fit.
 
     Source: Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, arXiv
     2006.09882, Section 3.1 and its pseudo-code; in logarithms here, which cannot overflow;
@@ -204,21 +206,28 @@ def sinkhorn_assignment(
     check_positive(temperature=temperature)
     check_count(iterations=iterations)
     log_q = upcast(scores) / temperature
+    there = jnp.ones((len(log_q), 1), bool)
+    if where is not None:
+        check_shape("where", where, jnp.shape(scores)[:1], "[batch], one a row")
+        there = jnp.asarray(where)[:, None]
+        check(there.dtype == jnp.bool_, "where", f"got dtype {there.dtype}, takes booleans")
 
     def share_of_columns(log_q: Array) -> Array:
-        top = jax.lax.stop_gradient(jnp.max(log_q, 0))
+        lowest = jnp.finfo(log_q.dtype).min
+        top = jax.lax.stop_gradient(jnp.max(jnp.where(there, log_q, lowest), 0))
         if axis_name is not None:
             top = jax.lax.pmax(top, axis_name)
-        total = jnp.sum(jnp.exp(log_q - top), 0)
+        top = jnp.where(top > lowest, top, 0)  # no row at all
+        total = jnp.sum(jnp.where(there, jnp.exp(jnp.where(there, log_q - top, 0)), 0), 0)
         if axis_name is not None:
             total = jax.lax.psum(total, axis_name)
-        return log_q - top - jnp.log(total)
+        return log_q - top - jnp.log(jnp.where(total > 0, total, 1))
 
     def step(_: Any, log_q: Array) -> Array:
         return jax.nn.log_softmax(share_of_columns(log_q), -1)
 
     log_q = jax.lax.fori_loop(0, iterations, step, log_q)
-    return restore(jnp.exp(log_q), scores)
+    return restore(jnp.where(there, jnp.exp(log_q), 0), scores)
 
 
 def swav_loss(

@@ -124,9 +124,21 @@ CASES = [
         static={"temperature": 0.3},
         bad=(
             Bad("scores: got shape", {"scores": np.zeros(3)}),
+            Bad("where: got shape", {"where": np.ones(BATCH + 1, bool)}),
+            Bad("where: got dtype", {"where": np.ones(BATCH)}),
             Bad("iterations", {"iterations": 0}),
             Bad("temperature", {"temperature": 0.0}),
         ),
+    ),
+    Case(
+        "papyrax.losses.sinkhorn_assignment",
+        lambda rng: {
+            "scores": rng.uniform(-1, 1, size=(BATCH, FEATURES)),
+            "where": np.arange(BATCH) % 3 > 0,
+        },
+        ("scores",),
+        label="masked",
+        static={"temperature": 0.3},
     ),
     views(
         "swav_loss",

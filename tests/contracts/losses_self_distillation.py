@@ -56,6 +56,7 @@ def teaching(name, arrays, *bad):
             Bad("temperature", {"temperature": 0.0}),
             Bad("teacher_temperature", {"teacher_temperature": -1.0}),
             Bad("momentum", {"momentum": 2.0}),
+            Bad("sinkhorn_iterations", {"sinkhorn_iterations": -1}),
             *bad,
         ),
     )

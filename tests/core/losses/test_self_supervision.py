@@ -70,6 +70,16 @@ SPREAD = {
     "wmse_loss": (plain("wmse_loss"), arrays(VIEWS), 1),
     "sigreg_loss": (plain("sigreg_loss", DIRECTIONS), arrays(ROWS), 0),
     "detcon_loss": (detcon, [*arrays(REGIONS, REGIONS), *MASKS], 0),
+    "dino_loss balanced": (
+        functools.partial(dino, sinkhorn_iterations=3),
+        arrays(OUTPUTS, OUTPUTS),
+        1,
+    ),
+    "ibot_loss balanced": (
+        functools.partial(ibot, sinkhorn_iterations=3),
+        [*arrays(PATCHES, PATCHES), MASK],
+        0,
+    ),
     "dino_loss": (dino, arrays(OUTPUTS, OUTPUTS), 1),
     "ibot_loss": (ibot, [*arrays(PATCHES, PATCHES), MASK], 0),
     "msn_loss": (plain("msn_loss", CENTERS), arrays(VIEWS, ROWS), (1, 0)),
