@@ -149,8 +149,8 @@ def detcon_loss(
 ) -> Float[Array, "batch"]:
     """DetCon: a region of one view among all regions of the batch must find itself in the other.
 
-    `mean_m [m is in both] / n_m -mean_p log(exp(s_mp / t) / sum_j exp(s_mj / t))` for a region `m`
-    of one view with cosines `s`: the positives `p` are the regions of the same mask in the other
+    `mean_m 1[p exists] / n_m mean_p -log(exp(s_mp / t) / sum_j exp(s_mj / t))` for a region `m` of
+    one view with cosines `s`: the positives `p` are the regions of the same mask in the other
     view of the image, `j` all regions of all images in both views but those of the same mask in its
     own view, and `n_m` is how often that mask is in its own view. The sum of both ways round.
 

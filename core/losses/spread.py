@@ -268,9 +268,9 @@ def sigreg_loss(
       ValueError: if a shape, a dtype or a hyper-parameter does not fit.
 
     Source: LeJEPA: Provable and Scalable Self-Supervised Learning Without the Heuristics, arXiv
-    2511.08544, SIGReg with Epps and Pulley's test; there it is added, times 0.05, to 0.95 times the
-    squared distance of each view from the mean of the views. `SIGReg` of lightly-ai/lightly agrees
-    in values and gradients (for views, it is the mean over them).
+    2511.08544, SIGReg with Epps and Pulley's test; in `LeJEPALoss` of lightly-ai/lightly it is
+    added, times 0.05, to 0.95 times the mean squared difference of all views from the mean of the
+    global ones. `SIGReg` there agrees in values and gradients (for views, it is the mean over them).
 
     >>> x = jnp.array([[-1.0], [0.0], [1.0]])
     >>> near, far = (sigreg_loss(s * x, jnp.ones((1, 1)))[0] for s in (1.0, 5.0))
