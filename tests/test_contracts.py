@@ -131,6 +131,37 @@ def test_derivatives_agree_with_finite_differences(case: Case):
             assert abs((s2 - s0) / (2 * step) - curvature) <= 1e-5 * scale, "second"
 
 
+def test_derivatives_at_zeros(case: Case):
+    """In float64, with one argument all zeros: the whole derivative, where there is one.
+
+    Ties of `maximum` and the corner of `abs` lie there, of whose derivatives JAX takes one half and
+    one, also inside of functions that are smooth. Corners and poles of the function itself, where
+    the slopes on either side differ or are huge, are left alone.
+    """
+    if not (case.differentiable and case.jittable and case.finite_differences):
+        return
+    with jax.enable_x64(True):
+        arrays, step = suite.example(case, np.float64), 1e-6
+        for name in case.wrt:
+            if {"zeros", f"zeros of {name}"} & set(case.skip_extremes):
+                continue
+            x = {k: arrays[k] for k in case.wrt}
+            x[name] = jax.tree.map(np.zeros_like, x[name])
+            u = suite.direction(x)
+
+            def along(s, x=x, u=u):
+                moved = jax.tree.map(lambda a, d: np.asarray(a) + s * np.asarray(d), x, u)
+                return [float(y) for y in float64_program(case)({**arrays, **moved})[1]]
+
+            f = [along(s * step)[0] for s in (-2, -1, 0, 1, 2)]
+            slope = along(0.0)[1]
+            left = (3 * f[2] - 4 * f[1] + f[0]) / (2 * step)
+            right = (4 * f[3] - f[4] - 3 * f[2]) / (2 * step)
+            scale = max(abs(left), abs(slope), 1e-3)
+            if abs(left - right) <= 1e-4 * scale and scale < 1e4:
+                assert abs(left + right - 2 * slope) <= 2e-3 * scale, f"{name}: {slope}, not {left}"
+
+
 def test_dtypes(case: Case):
     """bf16 in, bf16 out, close to float64; float64 in, float64 out where enabled."""
     half = suite.example(case, jnp.bfloat16)

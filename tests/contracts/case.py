@@ -47,7 +47,9 @@ class Case:
       rows_in: the arguments that have the rows axis; all array arguments by default.
       extremes: further extreme inputs, from the arrays to {label: changed arrays}; they come on
         top of the common ones (see `test_contracts.py`).
-      skip_extremes: labels of common extremes that are outside the function's domain, with why.
+      skip_extremes: labels of common extremes that are outside the function's domain, with why;
+        "zeros of x" where the argument `x` has no derivative at zeros though slopes on either side
+        agree.
       bad: calls that must raise.
       differentiable: False for functions of integers or with no gradient by nature (a metric that
         counts); such functions are tested for everything else.

@@ -36,6 +36,9 @@ PLANES = (
     CURVATURE,
 )
 
+# Their logits are odd around zeros and not linear there, as no plane has that normal.
+NO_PLANE = {"zeros of normals": "no plane"}
+
 CASES = [
     Case(
         "papyrax.losses.to_poincare",
@@ -65,6 +68,7 @@ CASES = [
         ("points", "normals", "offsets"),
         rows_in=("points",),
         extremes=boundary,
+        skip_extremes=NO_PLANE,
         bad=PLANES,
     ),
     Case(
@@ -73,6 +77,7 @@ CASES = [
         ("points", "normals", "offsets"),
         rows_in=("points", "labels"),
         extremes=boundary,
+        skip_extremes=NO_PLANE,
         bad=(*PLANES, Bad("labels: got shape", {"labels": np.zeros(BATCH + 1, np.int32)})),
     ),
     Case(
