@@ -270,7 +270,7 @@ def sigreg_loss(
     Source: LeJEPA: Provable and Scalable Self-Supervised Learning Without the Heuristics, arXiv
     2511.08544, SIGReg with Epps and Pulley's test; in `LeJEPALoss` of lightly-ai/lightly it is
     added, times 0.05, to 0.95 times the mean squared difference of all views from the mean of the
-    global ones. `SIGReg` there agrees in values and gradients (for views, it is the mean over them).
+    global ones. `SIGReg` there agrees in values and gradients (of views, it is the mean).
 
     >>> x = jnp.array([[-1.0], [0.0], [1.0]])
     >>> near, far = (sigreg_loss(s * x, jnp.ones((1, 1)))[0] for s in (1.0, 5.0))
