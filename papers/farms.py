@@ -68,6 +68,7 @@ PAPER = Paper(
     parts=(
         "papyrax.curvature.farms_eigenvalues",
         "papyrax.curvature.hill_exponent",
+        "papyrax.curvature.power_law_fit",
         "papyrax.optim.layerwise_sparsity",
         "papyrax.optim.layerwise_scales",
     ),

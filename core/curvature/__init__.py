@@ -8,7 +8,7 @@ from .diagonal import Curvature, value_grad_and_diag
 from .domains import DomainAlignment, domain_alignment
 from .estimators import Estimator, exact_diagonal, gnb, hutchinson
 from .exchangeable import xdiag, xtrace
-from .heavy_tails import farms_eigenvalues, hill_exponent
+from .heavy_tails import PowerLawFit, farms_eigenvalues, hill_exponent, power_law_fit
 from .inverse_fisher import (
     InverseFisher,
     inverse_fisher,
@@ -48,6 +48,7 @@ __all__ = [
     "Estimator",
     "InverseFisher",
     "NoiseAlignment",
+    "PowerLawFit",
     "QuadraticForm",
     "SgdStability",
     "SpectralDensity",
@@ -74,6 +75,7 @@ __all__ = [
     "normal_like",
     "obs_saliency",
     "obs_update",
+    "power_law_fit",
     "quadratic_form",
     "rademacher_like",
     "sgd_moment_growth",

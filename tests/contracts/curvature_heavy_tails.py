@@ -33,4 +33,18 @@ CASES = [
             Bad("tail: got", {"tail": 0.0}),
         ),
     ),
+    Case(
+        "papyrax.curvature.power_law_fit",
+        arrays=lambda rng: {"eigenvalues": rng.uniform(0.1, 5, (3, 6))},
+        wrt=("eigenvalues",),
+        call=lambda fn, eigenvalues, **options: fn(eigenvalues, **options).exponent,
+        tolerance=5e-2,
+        bad=(
+            Bad("eigenvalues: got dtype", {"eigenvalues": np.ones(3, np.int32)}),
+            Bad("eigenvalues: got", {"eigenvalues": np.ones(())}),
+            Bad("eigenvalues: got none", {"eigenvalues": np.ones(0)}),
+            Bad("candidates: got", {"candidates": "some"}),
+            Bad("bins: got", {"bins": 0}),
+        ),
+    ),
 ]

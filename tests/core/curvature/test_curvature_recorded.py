@@ -131,6 +131,17 @@ def test_exponent_of_a_convolution():
         close(np.mean(found), entry["kernel_exponent"])
 
 
+def test_power_laws():
+    """The start of least distance, among all values or those up to the peak."""
+    fits = {c: functools.partial(curvature.power_law_fit, candidates=c) for c in ("all", "peak")}
+    with jax.enable_x64(True):
+        run = jax.jit(lambda values: {c: fit(values) for c, fit in fits.items()})
+        for case in ENTRIES["power_law"]["cases"]:
+            for candidates, found in run(jnp.asarray(case["eigenvalues"])).items():
+                close(found.exponent, case[candidates]["exponent"])
+                close(found.distance, case[candidates]["distance"])
+
+
 def test_what_layers_get():
     entry = ENTRIES["farms"]
     with jax.enable_x64(True):

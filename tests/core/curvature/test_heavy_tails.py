@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papyrax.curvature import farms_eigenvalues, hill_exponent
+from papyrax.curvature import farms_eigenvalues, hill_exponent, power_law_fit
 
 RNG = np.random.default_rng(0)
 hill = jax.jit(hill_exponent, static_argnames="tail")
+power = jax.jit(power_law_fit, static_argnames=("candidates", "bins"))
 
 
 def squares(window):
@@ -53,6 +54,28 @@ def test_pareto():
             got = float(hill(values, tail=tail))
             assert abs(got - alpha) < 3 * (alpha - 1) / np.sqrt(20000 * tail)
         np.testing.assert_allclose(hill(1e3 * values), hill(values), rtol=1e-4)
+
+
+def test_a_power_law_behind_other_values():
+    """1200 values of a law that starts at 2, behind 800 that are smaller and follow none."""
+    law = 2 * (1 - RNG.uniform(size=1200)) ** (-1 / 1.5)
+    values = jnp.asarray(np.concatenate([RNG.uniform(0.2, 2, 800), law]), jnp.float32)
+    found = power(jnp.stack([values, 1e3 * values]))
+    assert abs(float(found.exponent[0]) - 2.5) < 0.15
+    assert 1.8 < float(found.start[0]) < 2.8
+    assert float(found.distance[0]) < 0.03
+    np.testing.assert_allclose(found.exponent[1], found.exponent[0], rtol=1e-3)
+    np.testing.assert_allclose(found.start[1], 1e3 * found.start[0], rtol=1e-3)
+
+
+def test_power_laws_of_values_that_are_equal_or_zero():
+    some = jnp.array([0.0, 0, 0, 1, 1, 2, 5, 9])
+    values = jnp.stack([jnp.ones(8), jnp.zeros(8), some])
+    for candidates in ("all", "peak"):
+        found = power(values, candidates=candidates)
+        assert np.isfinite(found).all()
+        assert float(found.start[2]) > 0  # zeros start no tail
+    assert np.isfinite(power(jnp.ones(1))).all()
 
 
 def test_values_that_are_equal_or_zero():
