@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..numerics import check_positive, check_range, restore
-from ._shared import sine, softplus
+from ..numerics import check_positive, check_range, restore, safe_divide
+from ._shared import mean_of_rows, sine, softplus
 from .batch_pairs import in_batch
 from .pair_sums import Embeddings, PerAnchor, References
 from .pairs import Block, Labels, negative, positive
@@ -199,20 +199,17 @@ def intra_pair_variance_loss(
         ring=ring,
     )
 
-    def everywhere(values: Array) -> Array:
-        mean = jnp.mean(values)
-        return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
-
     def spread(which: Callable[[Block], Array], sign: float, slack: float) -> Array:
-        number = jnp.maximum(everywhere(pairs.count(which)), 1 / len(embeddings))
-        mean = everywhere(pairs.total(lambda b: jnp.where(which(b), b.values, 0))) / number
+        number = mean_of_rows(pairs.count(which), axis_name)
+        total = mean_of_rows(pairs.total(lambda b: jnp.where(which(b), b.values, 0)), axis_name)
+        mean = safe_divide(total, number)
         limit = jnp.full(len(embeddings), 1 + sign * slack) * mean
 
         def cost(b: Block, limit: Array) -> Array:
             excess = jax.nn.relu(sign * (b.values - limit))
             return jnp.where(which(b), jnp.square(excess), 0)
 
-        return pairs.total(cost, limit) / number
+        return safe_divide(pairs.total(cost, limit), number)
 
     loss = spread(positive, -1.0, positive_slack) + spread(negative, 1.0, negative_slack)
     return restore(loss, embeddings)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..numerics import check_count, restore, safe_divide
+from ._shared import mean_of_rows
 from .batch_pairs import in_batch
 from .pair_sums import Embeddings, PerAnchor, References
 from .pairs import Block, Labels, Pairs, negative, positive
@@ -143,10 +144,9 @@ def histogram_loss(
     nodes = jnp.linspace(-1, 1, bins + 1, dtype=pairs.dtype)
     near, far = (_histogram(pairs, which, nodes) for which in (positive, negative))
 
-    def everywhere(values: Array) -> Array:
-        mean = jnp.mean(values, 0)
-        return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
-
-    below = safe_divide(jnp.cumsum(everywhere(near)), everywhere(pairs.count(positive)))
-    loss = safe_divide(jnp.sum(far * below, 1), everywhere(pairs.count(negative)))
+    near, positives, negatives = (
+        mean_of_rows(x, axis_name) for x in (near, pairs.count(positive), pairs.count(negative))
+    )
+    below = safe_divide(jnp.cumsum(near), positives)
+    loss = safe_divide(jnp.sum(far * below, 1), negatives)
     return restore(loss, embeddings)

@@ -26,7 +26,7 @@ from ..numerics import (
     safe_sqrt,
     upcast,
 )
-from ._shared import check_labels
+from ._shared import check_labels, mean_of_rows
 from .pair_sums import check_views
 from .proxies import cross_entropy
 from .similarity import arccosh_one_plus, into_ball, pairwise_squared_euclidean
@@ -305,9 +305,7 @@ def gaussian_pseudo_negatives(
     check_range("decay", decay, 0, 1)
     check_positive(std=std)
     x, before = jax.lax.stop_gradient(upcast(features, mean))
-    batch = jnp.mean(x, 0)
-    if axis_name is not None:
-        batch = jax.lax.pmean(batch, axis_name)
+    batch = mean_of_rows(x, axis_name)
     mixed = decay * before + (1 - decay) * batch
     # Drawn in one dtype, so that all dtypes see the same negatives.
     noise = jax.random.normal(key, x.shape, jnp.float32).astype(x.dtype)

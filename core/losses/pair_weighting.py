@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..numerics import check_positive, check_range, restore, safe_divide
-from ._shared import softplus
+from ._shared import mean_of_rows, softplus
 from .batch_pairs import in_batch
 from .pair_sums import Embeddings, PerAnchor, References, average
 from .pairs import Block, Labels, either, negative, positive
@@ -245,9 +245,7 @@ def threshold_consistent_margin_loss(
         return b.negative & (b.values >= negative_margin)
 
     def share(values: Callable[[Block], Array], which: Callable[[Block], Array]) -> Array:
-        number = jnp.mean(pairs.count(which))
-        if axis_name is not None:
-            number = jax.lax.pmean(number, axis_name)
+        number = mean_of_rows(pairs.count(which), axis_name)
         return safe_divide(average(pairs, values, which, "sum"), number)
 
     attract = share(lambda b: positive_margin - b.values, near)
