@@ -106,8 +106,8 @@ def select_from_partition(
 
     Source: Let's Make Block Coordinate Descent Converge Faster, arXiv 1712.08859, block rules
     GS, GSL, GSD and GSQ for fixed blocks; IssamLaradji/BlockCoordinateDescent
-    src/selection_rules/FB_selection_rules.py, which for all but GSQ adds |g_i| / sqrt(M_ii) and not
-    their squares.
+    src/selection_rules/FB_selection_rules.py, whose choices by GSQ are those here, and which for
+    the others adds |g_i| / sqrt(M_ii) and not their squares, with M = diag(H) for GSD.
 
     >>> blocks = jnp.array([[0, 1], [2, 3]])
     >>> select_from_partition(jnp.array([2.0, 0.0, 1.0, 1.0]), blocks, rule="gs").tolist()
