@@ -12,6 +12,7 @@ from .passes import Pass, Products
 VMEM_BUDGET = 14 * 2**20  # of the 16 MiB that a kernel may use by default on the smallest chips
 RIDGE = 400  # operations that a chip does while it reads a byte: 240 on a v5e, 560 on a v6e
 STEP = 1e8  # operations that it does in the time that a step of the grid costs by itself
+ROW = 1e5  # those in the time that a number of a row costs in each tile, beside its sum
 LANES = 128
 
 
@@ -49,13 +50,13 @@ class Plan:
     @functools.cached_property
     def tile(self) -> dict[str, int]:
         """Lengths of a tile, no longer than what there is; rows are filled up."""
-        most = {**self.size, "n": up(self.size["n"], 16)}
+        most = {**self.size, "n": up(max(self.size["n"], 1), 16)}
         return {a: min(tile, most[a]) for a, tile in zip("nvd", self.asked, strict=True)}
 
     @functools.cached_property
     def many(self) -> dict[str, int]:
-        """How many tiles there are."""
-        return {a: math.ceil(self.size[a] / self.tile[a]) for a in "nvd"}
+        """How many tiles there are; of no rows one, whose results are dropped."""
+        return {a: max(1, math.ceil(self.size[a] / self.tile[a])) for a in "nvd"}
 
     @property
     def whole(self) -> bool:
@@ -142,7 +143,8 @@ class Plan:
         else:
             x *= self.many["v"] * (1 if self.whole else again)
             w *= 1 if self.whole else self.many["n"]
-        return max(2.0 * n * v * d * products, RIDGE * (x + w)) + STEP * math.prod(self.grid)
+        time = max(2.0 * n * v * d * products, RIDGE * (x + w)) + STEP * math.prod(self.grid)
+        return time + ROW * len(self.starts) * n * self.many["v"]
 
 
 def plan(work: Pass, over: str, asked: tuple[int, int, int] | None) -> Plan:

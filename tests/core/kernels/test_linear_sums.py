@@ -179,6 +179,19 @@ def test_third_derivatives_are_those_of_the_reference():
         assert relative_error(got, want) < 1e-12
 
 
+def test_no_examples_have_no_gradient():
+    w = jnp.ones((3, 5))
+
+    def loss(w):
+        at = (jnp.ones((0, 3)), w, None)
+        config = Config(5, "interpret")
+        return jnp.sum(log_sums(at, aux=jnp.ones(0, jnp.int32), config=config, kind="softmax")[0])
+
+    value, slope = jax.jit(jax.value_and_grad(loss))(w)
+    assert float(value) == 0
+    np.testing.assert_array_equal(slope, 0 * w)
+
+
 def test_what_cannot_run_raises():
     layer = tuple(jnp.ones(s) for s in ((4, 300), (300, 1000), (1000,)))
     labels = jnp.zeros(4, jnp.int32)
