@@ -65,6 +65,23 @@ def test_shares_that_rise_from_a_kink():
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
 
 
+def test_value_for_single_entries_is_that_of_the_k_support_norm():
+    """Argyriou, Foygel and Srebro, proposition 2.1: the largest count, the others together."""
+    x = 2 * np.random.default_rng(2).normal(size=(300, 8))
+
+    def slow(x, k=5):
+        z = np.sort(np.abs(x))[::-1]
+        for r in range(k):
+            mean = z[k - r - 1 :].sum() / (r + 1)
+            if (r == k - 1 or z[k - r - 2] > mean) and mean >= z[k - r - 1]:
+                return (np.sum(z[: k - r - 1] ** 2) + (r + 1) * mean**2) / 2
+        raise AssertionError("no such r")
+
+    with jax.enable_x64(True):
+        got = jax.jit(jax.vmap(lambda x: group_envelope(x, 5)))(x)
+    np.testing.assert_allclose(got, [slow(row) for row in x], rtol=1e-12)
+
+
 def test_what_is_known_of_the_envelope():
     sparse = X * np.array([1, 0, 0, 1, 0])
     other = RNG.normal(size=X.shape)
