@@ -58,7 +58,7 @@ def contrastive_loss(
       positive_margin: the distance up to which a positive pair costs nothing, `m_p`.
       negative_margin: the distance from which on a negative pair costs nothing, `m_n`.
       power: the exponent `k`, 1 or 2.
-      distance: "euclidean", "normalized_euclidean" (of unit vectors), "squared_euclidean",
+      distance: "euclidean", "normalized_euclidean" (of unit vectors), "squared_euclidean", "snr",
         "poincare", "lorentz" or a function of two arrays of embeddings.
       reduction: "mean" over an anchor's pairs, over the "active" ones that cost something, "sum".
       chunk_size: look at so many references at a time; all for None.
@@ -246,7 +246,7 @@ def lifted_structure_loss(
       positive_margin: subtracted from the distance of positives, `m_p`.
       negative_margin: distance from which on a negative matters less, `m_n`.
       is_pairwise: the original loss; the batch is then compared with itself, without a ring.
-      distance: "euclidean", "normalized_euclidean" (of unit vectors), "squared_euclidean",
+      distance: "euclidean", "normalized_euclidean" (of unit vectors), "squared_euclidean", "snr",
         "poincare", "lorentz" or a function of two arrays of embeddings.
       chunk_size: look at so many references at a time; all for None.
       axis_name: the mesh axis whose devices share the batch.

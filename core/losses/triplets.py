@@ -85,7 +85,7 @@ def triplet_loss(
       reference_labels: their labels [references] or [references, labels].
       margin: how much closer; None for the soft margin `log(1 + exp(d_ap - d_an))` of "hard".
       mining: "hard", "semi_hard" or "all".
-      distance: "euclidean", "normalized_euclidean" (of unit vectors), "squared_euclidean",
+      distance: "euclidean", "normalized_euclidean" (of unit vectors), "squared_euclidean", "snr",
         "poincare", "lorentz" or a function of two arrays of embeddings.
       reduction: "mean" over an anchor's triplets, over the "active" ones that cost something,
         "sum".
