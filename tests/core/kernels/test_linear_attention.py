@@ -22,8 +22,8 @@ LIMITS = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 1e-2}
 # Direction, rows of queries and of keys, queries, keys, features, value dim, tokens a chunk.
 SCENES = {
     "groups": ("past", 3, 1, 21, 21, 5, 7, 8),
-    "rows of keys": ("future", 1, 2, 11, 11, 7, 3, None),
-    "all keys": ("all", 2, 1, 9, 21, 5, 7, 8),
+    "rows of keys": ("future", 1, 2, 11, 11, 7, 3, 4),
+    "all keys": ("all", 2, 1, 9, 21, 5, 7, None),
 }
 
 
@@ -42,16 +42,16 @@ def draw(scene, seed, dtype="float64"):
     return x._replace(key=x.key * (jnp.arange(keys) % 4 != 1)[:, None])
 
 
-def of_all_orders(f, second=True):
+def of_all_orders(f, second_tangent):
     """`run(x, t, u, g, h)`: value, J, B, H and K, along tangents t, u and cotangents g, h."""
 
     def pull(x, g):
         return jax.vjp(f, x)[1](g)[0]
 
     def run(x, t, u, g, h):
-        found = {"J": jax.jvp(f, (x,), (t,)), "B": pull(x, g)}
-        if second:
-            found["H"] = jax.jvp(pull, (x, g), (t, h))[1]
+        found = {"J": jax.jvp(f, (x,), (t,))}
+        found["B"], found["H"] = jax.jvp(pull, (x, g), (t, h))
+        if second_tangent:
             found["K"] = jax.jvp(lambda x: jax.jvp(f, (x,), (t,))[1], (x,), (u,))[1]
         return found
 
@@ -59,21 +59,27 @@ def of_all_orders(f, second=True):
 
 
 @functools.cache
+def definition(scene):
+    f = functools.partial(dense, config=Config(SCENES[scene][0]))
+    return f, of_all_orders(f, scene == "groups")
+
+
+@functools.cache
 def ideal(scene, dtype="float64"):
     """Arguments of `of_all_orders`, and what the definition gives in float64."""
-    config = Config(SCENES[scene][0])
+    f, run = definition(scene)
     x, t, u = (draw(scene, seed, dtype) for seed in range(3))
-    y = jax.eval_shape(functools.partial(dense, config=config), x)
+    y = jax.eval_shape(f, x)
     g, h = (type(y)(*composition.draw([a.shape for a in y], seed)) for seed in (3, 4))
     wide = [jax.tree.map(lambda a: a.astype(jnp.float64), a) for a in (x, t, u, g, h)]
-    return wide, of_all_orders(functools.partial(dense, config=config))(*wide)
+    return wide, run(*wide)
 
 
 def compute(scene, dtype="float64"):
     config = Config(SCENES[scene][0], dtype, SCENES[scene][-1], implementation="interpret")
     wide = jnp.promote_types(dtype, jnp.float32)
     args = jax.tree.map(lambda a: a.astype(wide), ideal(scene, dtype)[0])
-    return of_all_orders(lambda x: linear_attention(x, config))(*args)
+    return of_all_orders(lambda x: linear_attention(x, config), scene == "groups")(*args)
 
 
 def compare(got, want, limit):
@@ -97,7 +103,7 @@ def test_float64(scene):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_lower_precision(dtype):
     with jax.enable_x64(True):
-        compare(compute("groups", dtype), ideal("groups", dtype)[1], LIMITS[dtype])
+        compare(compute("rows of keys", dtype), ideal("rows of keys", dtype)[1], LIMITS[dtype])
 
 
 def test_hessians_are_symmetric():
