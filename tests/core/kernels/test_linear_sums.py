@@ -298,6 +298,17 @@ def test_gradients_and_their_tangents_compile(topology, name):
     assert compiled.memory_analysis().temp_size_in_bytes < min(0.05 * 2 * n * v, d * v)
 
 
+def test_xla_holds_no_copy_of_the_weights(topology):
+    """Not for the tangent of the gradient either, which is one walk over the classes."""
+    one = SingleDeviceSharding(topology("v5e:1x1").devices[0])
+    n, d, v = 256, 1024, 131_072  # more than the fast memory holds
+    hvp = hessian_vector(Config(512))
+    memory = jax.jit(lambda *a: hvp(*a)[1]).lower(*shaped(n, d, v, one, one)).compile()
+    memory = memory.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    assert max(memory.temp_size_in_bytes, memory.peak_memory_in_bytes - held) < 0.25 * 2 * d * v
+
+
 def test_programs_that_xla_partitions_raise(topology):
     """It cannot split kernels; inside a `shard_map` it need not."""
     mesh = Mesh(topology("v5e:2x2").devices, ("classes",))
