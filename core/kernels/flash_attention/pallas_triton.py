@@ -22,13 +22,31 @@ from .passes import PAIR, ROW, Lazy, Pass, PassKernel, Sum, Tiles, run_kernels
 PLATFORMS = ("cuda", "rocm")
 
 # (queries, keys) in a tile and warps, by pass, for up to 64 and up to 128 features; halved beyond.
+# Of those that the compiler for Hopper fits into registers: what has the most rows of results, as
+# every tile of results reads all of the other side, and multiplies by groups of four warps.
 BLOCKS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "forward": ((128, 64, 4), (128, 64, 8)),
     "tangent": ((64, 64, 4), (64, 32, 4)),
     "cotangent": ((64, 64, 4), (64, 64, 8)),
-    "hessian": ((64, 32, 4), (32, 32, 4)),
+    "hessian": ((128, 32, 8), (128, 32, 8)),
+    "hessian over queries": ((32, 64, 4), (32, 64, 8)),
     "second_tangent": ((32, 32, 4), (32, 32, 4)),
 }
+# KiB of shared memory that a block may have, by compute capability; other GPUs of NVIDIA have 99.
+SHARED = {"8.0": 163, "8.7": 163, "9.0": 227, "10.0": 227, "10.3": 227, "11.0": 227}
+SMALLEST = 99 * 1024
+
+
+@functools.cache
+def shared_memory() -> int | None:
+    """Bytes that a block may have on the GPU of this process; None without one."""
+    try:
+        capability = jax.devices("gpu")[0].compute_capability
+    except RuntimeError:
+        return None
+    if capability.startswith("gfx"):
+        return 64 * 1024
+    return 1024 * SHARED[capability] if capability in SHARED else SMALLEST
 
 
 class _Algebra(NamedTuple):
@@ -81,15 +99,36 @@ class _Kernel(PassKernel):
     algebra: _Algebra
 
     @functools.cached_property
-    def tuning(self) -> tuple[dict[str, int], int]:
-        """Lengths of a tile, and warps."""
+    def tuning(self) -> tuple[dict[str, int], int, int]:
+        """Lengths of a tile, warps, and for how many tiles of a loop there is room."""
         features = max(a.shape[-1] for a, axes in self.work.operands.values() if axes[-1] in "he")
-        bq, bk, warps = BLOCKS[self.work.name][features > 64]
+        name, side = self.work.name, " over queries" if "t" in self.shared else ""
+        bq, bk, warps = BLOCKS.get(name + side, BLOCKS[name])[features > 64]
         if self.config.blocks is not None:
             bq, bk = self.config.blocks
-        elif features > 128 or self.acc == jnp.float64 or self.algebra.mul == jnp.float32:
+            return {"t": bq, "s": bk}, warps, 2
+        if features > 128 or self.acc == jnp.float64 or self.algebra.mul == jnp.float32:
             bq, bk = max(bq // 2, 16), max(bk // 2, 16)
-        return {"t": bq, "s": bk}, warps
+        room = shared_memory() or SMALLEST
+        while self.shared_bytes({"t": bq, "s": bk}, 2) > room and max(bq, bk) > 16:
+            bq, bk = (bq // 2, bk) if bq > bk else (bq, bk // 2)
+        length = {"t": bq, "s": bk}
+        return length, warps, 2 if self.shared_bytes(length, 2) <= room else 1
+
+    def shared_bytes(self, length: dict[str, int], stages: int) -> int:
+        """Shared memory for the rows that are multiplied, of which those of a loop come ahead.
+
+        Never less than what the compilers for Ampere and Hopper take, which ask for two tiles of
+        weights and a few statistics beside them.
+        """
+        queries, keys = length["t"], length["s"]
+        total = 2 * queries * keys * self.algebra.mul.itemsize + 16 * max(queries, keys)
+        for a, axes in self.work.operands.values():
+            if axes[-1] in "he":
+                is_looped = any(self.size[x] > 1 for x in self.shared if x in axes)
+                row = _padded(axes, a.shape, length)[-1] * a.dtype.itemsize
+                total += length[axes[-2]] * row * (stages if is_looped else 1)
+        return total
 
     @functools.cached_property
     def arrays(self) -> dict[str, tuple[Any, str]]:
@@ -134,7 +173,7 @@ class _Kernel(PassKernel):
 
     def call(self, interpret: bool) -> Tiles:
         """Run the kernel."""
-        length, warps = self.tuning
+        length, warps, stages = self.tuning
         operands = []
         for a, axes in self.arrays.values():
             widths = [(0, m - n) for m, n in zip(_padded(axes, a.shape, length), a.shape)]
@@ -144,7 +183,7 @@ class _Kernel(PassKernel):
             self.body,
             out_shape=[local_struct(padded[n], dtype) for n, (*_, dtype) in self.results.items()],
             grid=tuple(self.many(a) for a in self.own),
-            compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=2),
+            compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=stages),
             interpret=interpret,
             name=f"attention_{self.work.name}_{'_'.join(self.names)}",
         )(*operands)
@@ -300,6 +339,11 @@ def why_not(config: Config, x: Inputs, masks: Masks, platform: str | None) -> li
     features = max(x.query.shape[-1], x.value.shape[-1])
     if features > 256:
         reasons.append(f"it takes up to 256 features a head, not {features}")
+    # The Hessian's four arrays of queries' rows and four of keys', in the smallest tiles.
+    widths = (pl.next_power_of_2(a.shape[-1]) for a in (x.query, x.value))
+    needed, room = 16 * 4 * sum(widths) * x.query.dtype.itemsize, shared_memory()
+    if platform is not None and room is not None and needed > room:
+        reasons.append(f"its tiles take {needed // 1024} KiB of a block's {room // 1024} KiB")
     return reasons
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 from gpus import absent_gpu
 
-from papyrax.kernels.flash_attention import Config, Inputs, Masks, attention
+from papyrax.kernels.flash_attention import Config, Inputs, Masks, attention, pallas_triton
 
 SCENES = [
     "one tile",
@@ -84,3 +84,34 @@ def test_explicit_kernels_do_not_fall_back():
     wide = Inputs(*(jnp.ones(s) for s in ((1, 1, 1, 8, 512), (1, 1, 8, 512), (1, 1, 8, 4))))
     with pytest.raises(ValueError, match=r"implementation.*up to 256 features"):
         attention(wide, Masks(), Config(1.0, implementation="pallas_triton"))
+
+
+@pytest.mark.parametrize("kib", [64, 99, 163, 227])
+def test_tiles_fit_the_shared_memory_of_a_block(kib, monkeypatch):
+    """Of AMD's GPUs, and of NVIDIA's for consumers, Ampere and Hopper."""
+    tuned = {}
+    tuning = pallas_triton._Kernel.tuning.func
+
+    def record(kernel):
+        length, warps, stages = tuning(kernel)
+        name = f"{kernel.work.name} {kernel.names[-1]}"
+        tuned[name] = (length["t"], length["s"]), kernel.shared_bytes(length, stages)
+        return length, warps, stages
+
+    monkeypatch.setattr(pallas_triton._Kernel, "tuning", property(record))
+    monkeypatch.setattr(pallas_triton, "shared_memory", lambda: kib * 1024)
+    # One bias for both examples: its tiles of results are summed in a loop over them.
+    lowered(shaped(jnp.bfloat16, 512, 512, 128, 128, bias=True), Masks(), Config(0.1))
+    assert max(used for _, used in tuned.values()) <= kib * 1024
+    # The most rows of results that fit: what is read again for every tile of them.
+    widest = {64: (16, 16), 99: (32, 16), 163: (64, 32), 227: (128, 32)}
+    assert tuned["hessian q"][0] == widest[kib]
+
+
+def test_heads_too_wide_for_the_shared_memory_are_refused(monkeypatch):
+    x = shaped(jnp.float32, 64, 64, 256, 256)
+    monkeypatch.setattr(pallas_triton, "shared_memory", lambda: 99 * 1024)
+    found = pallas_triton.why_not(Config(1.0), x, Masks(), "cuda")
+    assert found == ["its tiles take 128 KiB of a block's 99 KiB"]
+    monkeypatch.setattr(pallas_triton, "shared_memory", lambda: 163 * 1024)
+    assert pallas_triton.why_not(Config(1.0), x, Masks(), "cuda") == []
