@@ -11,6 +11,7 @@ units need at least where that is more. Neither counts the time of copies that a
 
 import argparse
 import glob
+import importlib.util
 import math
 import os
 import re
@@ -75,6 +76,9 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=1024)
     parser.add_argument("--classes", type=int, default=262_144)
     a = parser.parse_args()
+    if importlib.util.find_spec("libtpu") is None:
+        print("libtpu is not installed: pip install libtpu")
+        return
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
         os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"

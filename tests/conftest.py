@@ -1,5 +1,6 @@
 """Eight virtual CPU devices, a compilation cache, and nothing read from the user's settings."""
 
+import math
 import os
 import pathlib
 
@@ -11,6 +12,7 @@ before = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = xla_flags(8, before)
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.devices()  # reads the flags; what is read later, in this process or another, may be for a TPU
 os.environ["XLA_FLAGS"] = xla_flags(8, before, tpu=True)
@@ -18,3 +20,18 @@ os.environ["XLA_FLAGS"] = xla_flags(8, before, tpu=True)
 CACHE = pathlib.Path(__file__).parents[1] / "build" / "jax_cache"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(scope="module")
+def topology():
+    """Descriptions of TPUs that are not there, by name."""
+    pytest.importorskip("libtpu")
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+    from jax.experimental import topologies
+
+    # JAX's compilation cache cannot read programs for absent devices back.
+    setting = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, setting)
+    jax.config.update(setting, math.inf)
+    yield lambda name: topologies.get_topology_desc(platform="tpu", topology_name=name)
+    jax.config.update(setting, before)

@@ -200,10 +200,22 @@ def _collective(line: str, found: re.Match[str]) -> tuple[str, int]:
     elif start and kind == "collective-permute":  # an operand, a result, counters
         sizes = sizes[1:2]
     if kind == "reduce-scatter":
-        group = re.search(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]+)\})", line)
-        parts = 1 if group is None else int(group[1] or len(group[2].split(",")))
-        return kind, sum(sizes) * parts
+        return kind, sum(sizes) * _group(line)
     return kind, sum(sizes)
+
+
+def _group(line: str) -> int:
+    """How many devices a collective brings together, in each of XLA's ways to write it down."""
+    if found := re.search(r"replica_groups=\[\d+,(\d+)\]", line):  # [groups, devices of each]
+        return int(found[1])
+    if found := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+        return len(found[1].split(","))
+    if found := re.search(r"replica_groups=mesh\[([^]]*)\] \{([^}]*)\}", line):
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", found[1]))
+        # An axis, or the part of one: 'x':(what lies before it)its size.
+        axes = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", found[2])
+        return math.prod(int(part or sizes[name]) for name, part in axes)
+    return 1
 
 
 def _bytes(dtype: str, shape: str) -> int:

@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import os
 import pathlib
 import re
 
@@ -42,13 +41,8 @@ def test_the_loss_curve_is_that_of_dense_attention(script):
     assert min(dense) < dense[0] - 0.3, "it does not learn"
 
 
-def test_a_sharded_step_compiles_for_256_chips(script):
-    pytest.importorskip("libtpu")
-    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
-    from jax.experimental import topologies
-
-    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:16x16")
-    mesh = Mesh(np.array(topology.devices), ("data",))
+def test_a_sharded_step_compiles_for_256_chips(script, topology):
+    mesh = Mesh(np.array(topology("v5e:16x16").devices), ("data",))
     whole, split = PartitionSpec(), PartitionSpec("data")
     init, step = script.training_step(dot_product_attention, axis_name="data", **MODEL)
     specs = (whole, whole, split, whole)

@@ -152,6 +152,25 @@ def test_collectives_in_a_loop_count_as_often_as_they_run():
     assert found["collective-permute"] == {"count": 1, "bytes": part}
 
 
+@pytest.mark.parametrize(
+    "groups",
+    [
+        "[2,4]<=[8]",
+        "{{0,1,2,3},{4,5,6,7}}",
+        "mesh['a'=2,'b'=4] {'b'}",
+        "mesh['a'=2,'b'=2,'c'=2] {'b','c'}",
+        "mesh['a'=8] {'a':(2)4}",
+    ],
+)
+def test_groups_are_read_in_each_of_the_ways_that_xla_writes_them(groups):
+    text = f"""HloModule m
+ENTRY %main (p: f32[32]) -> f32[8] {{
+  ROOT %r = f32[8]{{0}} reduce-scatter(%p), replica_groups={groups}, dimensions={{0}}, to_apply=%add
+}}
+"""
+    assert programs.collectives(text) == {"reduce-scatter": {"count": 1, "bytes": 4 * 32}}
+
+
 def test_collectives_that_start_and_end():
     text = """HloModule jit_step, is_scheduled=true
 

@@ -1,7 +1,6 @@
 """The TPU kernels: their numbers by Pallas' interpreter, and their programs by TPU compilers."""
 
 import math
-import os
 import re
 
 import attention_cases
@@ -82,21 +81,6 @@ def test_explicit_kernels_do_not_fall_back():
         wide = jax.tree.map(lambda a: a.astype(jnp.float64), x)
         with pytest.raises(ValueError, match=r"implementation.*not float64"):
             attention(wide, Masks(), Config(1.0, implementation="pallas_tpu"))
-
-
-@pytest.fixture(scope="module")
-def topology():
-    """Descriptions of TPUs that are not there, by name."""
-    pytest.importorskip("libtpu")
-    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
-    from jax.experimental import topologies
-
-    # JAX's compilation cache cannot read programs for absent devices back.
-    setting = "jax_persistent_cache_min_compile_time_secs"
-    before = getattr(jax.config, setting)
-    jax.config.update(setting, math.inf)
-    yield lambda name: topologies.get_topology_desc(platform="tpu", topology_name=name)
-    jax.config.update(setting, before)
 
 
 def shaped(sharding, batch=1, heads=2, group=1, queries=512, keys=512, dim=128, dtype=jnp.bfloat16):

@@ -2,8 +2,6 @@
 
 import collections
 import functools
-import math
-import os
 import re
 
 import composition
@@ -226,21 +224,6 @@ def test_explicit_kernels_do_not_fall_back():
         take(chunk=12)
     with jax.enable_x64(True), pytest.raises(ValueError, match=r"implementation.*not float64"):
         take(jnp.float64)
-
-
-@pytest.fixture(scope="module")
-def topology():
-    """Descriptions of TPUs that are not there, by name."""
-    pytest.importorskip("libtpu")
-    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
-    from jax.experimental import topologies
-
-    # JAX's compilation cache cannot read programs for absent devices back.
-    setting = "jax_persistent_cache_min_compile_time_secs"
-    before = getattr(jax.config, setting)
-    jax.config.update(setting, math.inf)
-    yield lambda name: topologies.get_topology_desc(platform="tpu", topology_name=name)
-    jax.config.update(setting, before)
 
 
 def shaped(sharding, tokens, batch=1, group=1, features=64, dim=64):

@@ -1,7 +1,6 @@
 """Sums over the classes of a linear layer: TPU kernels by Pallas' interpreter, and by compilers."""
 
 import math
-import os
 import re
 
 import composition
@@ -236,21 +235,6 @@ def test_default_tiles_fit_a_chip(shape):
             assert plan.size == {"n": n, "v": v, "d": d}
             if min(shape) > 99:
                 assert math.prod(plan.tile.values()) >= 2**22, "too small a tile"
-
-
-@pytest.fixture(scope="module")
-def topology():
-    """Descriptions of TPUs that are not there, by name."""
-    pytest.importorskip("libtpu")
-    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
-    from jax.experimental import topologies
-
-    # JAX's compilation cache cannot read programs for absent devices back.
-    setting = "jax_persistent_cache_min_compile_time_secs"
-    before = getattr(jax.config, setting)
-    jax.config.update(setting, math.inf)
-    yield lambda name: topologies.get_topology_desc(platform="tpu", topology_name=name)
-    jax.config.update(setting, before)
 
 
 def hessian_vector(config):

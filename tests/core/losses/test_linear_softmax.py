@@ -1,11 +1,8 @@
 """Cross-entropy in chunks of the vocabulary against the matrix of logits, to second order."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from jax.sharding import SingleDeviceSharding
 from linear_layers import assert_derivatives, assert_sharded, with_bias
 
@@ -42,13 +39,9 @@ def test_float16_keeps_small_probabilities():
     np.testing.assert_allclose(jax.jit(jax.grad(loss))(x), [[1e-3, 0]], rtol=1e-3)
 
 
-def test_memory_on_a_tpu(monkeypatch):
+def test_memory_on_a_tpu(topology):
     """Value and gradient for v5e: beside them, less than 5% of what the logits would take."""
-    pytest.importorskip("libtpu")
-    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    from jax.experimental import topologies
-
-    device = topologies.get_topology_desc(platform="tpu", topology_name="v5e:1x1").devices[0]
+    device = topology("v5e:1x1").devices[0]
     batch, features, classes = 4096, 1024, 262_144
 
     def array(dtype, *shape):
@@ -57,23 +50,13 @@ def test_memory_on_a_tpu(monkeypatch):
     def loss(x, w, y):
         return jnp.mean(linear_softmax_cross_entropy(x, w, y).astype(jnp.float32))
 
-    # JAX's compilation cache cannot read programs for absent devices back.
-    setting = "jax_persistent_cache_min_compile_time_secs"
-    before = getattr(jax.config, setting)
-    jax.config.update(setting, math.inf)
-    try:
-        memory = (
-            jax.jit(jax.value_and_grad(loss, (0, 1)))
-            .lower(
-                array(jnp.bfloat16, batch, features),
-                array(jnp.bfloat16, features, classes),
-                array(jnp.int32, batch),
-            )
-            .compile()
-            .memory_analysis()
-        )
-    finally:
-        jax.config.update(setting, before)
+    shapes = (
+        array(jnp.bfloat16, batch, features),
+        array(jnp.bfloat16, features, classes),
+        array(jnp.int32, batch),
+    )
+    compiled = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(*shapes).compile()
+    memory = compiled.memory_analysis()
     gradients = 2 * features * (batch + classes)
     logits = 2 * batch * classes
     assert memory.output_size_in_bytes < 1.01 * gradients
