@@ -272,9 +272,10 @@ def keep_memory() -> None:
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
-        libc.mallopt(mmap_threshold, most)
-        libc.mallopt(trim_threshold, most)
+        trim_threshold, mmap_max, arena_max = -1, -4, -8
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(arena_max, 1)  # others' heaps end at 64 MiB
 
 
 def measure(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:
