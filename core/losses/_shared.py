@@ -29,10 +29,14 @@ def rows_before(count: int, axis_name: str | None) -> int | Int[Array, ""]:
     return 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
 
 
+def mean_of_devices(value: Any, axis_name: str | None) -> Any:
+    """The mean over all devices of the axis; the value itself for None."""
+    return value if axis_name is None else jax.lax.pmean(value, axis_name)
+
+
 def mean_of_rows(values: Array, axis_name: str | None) -> Array:
     """The mean over the rows of all devices of the axis."""
-    mean = jnp.mean(values, 0)
-    return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
+    return mean_of_devices(jnp.mean(values, 0), axis_name)
 
 
 def check_labels(logits: Any, labels: Any, name: str = "logits") -> None:

@@ -14,7 +14,7 @@ from ..numerics import (
     restore,
     upcast,
 )
-from ._shared import check_labels, pick
+from ._shared import check_labels, mean_of_devices, pick
 
 
 def _prediction(
@@ -70,9 +70,7 @@ def correctness_aware_loss(
     right = (predicted == jnp.asarray(labels)).astype(z.dtype)
     loss = jnp.square(confidence - right)
     if balance:
-        share = jnp.mean(right)
-        if axis_name is not None:
-            share = jax.lax.pmean(share, axis_name)
+        share = mean_of_devices(jnp.mean(right), axis_name)
         kind = jnp.where(right > 0, share, 1 - share)
         loss = loss * jnp.where((share > 0) & (share < 1), 1 / (2 * kind), 1)
     return restore(loss, logits)
@@ -136,8 +134,7 @@ def mixup_ranking_loss(
         check_shape("where", where, jnp.shape(logits)[:1], "[batch]")
         weights = jnp.asarray(where).astype(loss.dtype)
         if masking == "batch":
-            weights = jnp.mean(weights)
-            weights = weights if axis_name is None else jax.lax.pmean(weights, axis_name)
+            weights = mean_of_devices(jnp.mean(weights), axis_name)
         loss = loss * weights
     return restore(loss, logits, mixed_logits)
 

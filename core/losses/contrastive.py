@@ -20,7 +20,7 @@ from ..numerics import (
     safe_normalize,
     upcast,
 )
-from ._shared import log_sum_exp, rows_before, softplus
+from ._shared import log_sum_exp, mean_of_devices, rows_before, softplus
 from .batch_pairs import in_batch
 from .pair_sums import (
     Embeddings,
@@ -195,9 +195,7 @@ def model_aware_contrastive_loss(
     check_range("initial_alignment", initial_alignment, 0, 1)
     pairs = both_views(view1, view2, chunk_size, axis_name, ring)
     near = pairs.total(lambda b: jnp.where(b.positive, b.values, 0))
-    alignment = jnp.mean(jax.lax.stop_gradient(near))
-    if axis_name is not None:
-        alignment = jax.lax.pmean(alignment, axis_name)
+    alignment = mean_of_devices(jnp.mean(jax.lax.stop_gradient(near)), axis_name)
     factor = 1 + alignment_weight * (alignment - initial_alignment)
     # Where all views oppose each other, w (1 + A_0) > 1 would leave less than nothing of it.
     factor = jnp.maximum(factor, jnp.finfo(pairs.dtype).eps)

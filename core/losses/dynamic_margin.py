@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..numerics import check_count, check_range, check_rank, restore, upcast
-from ._shared import everyone, rows_before
+from ._shared import everyone, mean_of_devices, rows_before
 from .pair_sums import PerAnchor, check_views
 from .similarity import pairwise_euclidean
 
@@ -100,9 +100,7 @@ def dynamic_soft_margin_loss(
     low = jnp.minimum(place.astype(jnp.int32), bins - 1)
     share = place - low
     new = jnp.zeros(bins + 1, seen.dtype).at[low].add(1 - share).at[low + 1].add(share)
-    new = new / len(seen)
-    if axis_name is not None:
-        new = jax.lax.pmean(new, axis_name)
+    new = mean_of_devices(new / len(seen), axis_name)
     old = jax.lax.stop_gradient(state.histogram).astype(new.dtype)
     weight = jnp.where(jnp.any(old > 0), momentum, 1)
     histogram = (1 - weight) * old + weight * new

@@ -20,6 +20,7 @@ from ..numerics import (
     safe_normalize,
     upcast,
 )
+from ._shared import mean_of_devices
 from .views import sinkhorn_assignment
 
 Outputs = Float[Array, "views batch prototypes"]
@@ -153,9 +154,7 @@ def dino_loss(
     every = -jnp.einsum("vbk,wbk->vwb", q, log_p, precision=jax.lax.Precision.HIGHEST)
     different = ~jnp.eye(others, views, dtype=bool)[..., None]
     loss = jnp.sum(jnp.where(different, every, 0), (0, 1)) / count
-    mean = jnp.mean(g, (0, 1))
-    if axis_name is not None:
-        mean = jax.lax.pmean(mean, axis_name)
+    mean = mean_of_devices(jnp.mean(g, (0, 1)), axis_name)
     return restore(loss, student), _recenter(state, mean, momentum)
 
 
@@ -300,9 +299,7 @@ def msn_loss(
         )
     log_p = jax.nn.log_softmax(scores(a, c), -1)
     loss = -jnp.mean(jnp.sum(q * log_p, -1), 0)
-    mean = jnp.mean(jnp.exp(log_p), (0, 1))
-    if axis_name is not None:
-        mean = jax.lax.pmean(mean, axis_name)
+    mean = mean_of_devices(jnp.mean(jnp.exp(log_p), (0, 1)), axis_name)
     wanted = jnp.full(count, 1 / count, a.dtype) if prior is None else upcast(prior)
     divergence = jnp.sum(mean * (safe_log(mean) - safe_log(wanted.astype(a.dtype))))
     return restore(loss + prior_weight * divergence, anchors, targets, prototypes)

@@ -25,7 +25,7 @@ from ..numerics import (
     safe_sqrt,
     upcast,
 )
-from ._shared import everyone
+from ._shared import everyone, mean_of_devices
 from .batch_pairs import in_batch
 from .pair_sums import check_views
 from .pairs import either
@@ -231,8 +231,7 @@ def tico_loss(
     exact = jax.lax.Precision.HIGHEST
     fixed = jax.lax.stop_gradient(x)
     moments = jnp.matmul(fixed.T, fixed, precision=exact) / len(x)
-    if axis_name is not None:
-        moments = jax.lax.pmean(moments, axis_name)
+    moments = mean_of_devices(moments, axis_name)
     c = momentum * state.covariance.astype(x.dtype) + (1 - momentum) * moments
     seen = jnp.sum(jnp.matmul(x, c, precision=exact) * x, -1)
     loss = 1 - jnp.sum(x * y, -1) + contrast_weight * seen
