@@ -58,7 +58,8 @@ def fit(config: Config, *, show: bool = False) -> FitResult:
     """Trains a model.
 
     A run with a folder (`config.out`) that was stopped, however, goes on where it was saved last,
-    and ends with the metrics that it would have had.
+    and ends with the metrics that it would have had. One that fails before its first step leaves
+    no folder that was not there before.
 
     Args:
       config: the run.
@@ -83,8 +84,7 @@ def fit(config: Config, *, show: bool = False) -> FitResult:
         stop = stack.enter_context(_on_sigterm(config.out is not None))
         place = None
         if config.out is not None:
-            place = folder_lib.open_folder(config, first=first)
-            stack.callback(place.close)
+            place = stack.enter_context(folder_lib.open_folder(config, first=first))
         mesh = sharding.make_mesh(config.mesh)
         train = feed.open_split(config, mesh)
         stack.callback(train.close)
@@ -205,7 +205,10 @@ class _Run:
 
     def _check(self, step: int, batch: Any, measured: Any, state: State) -> None:
         """Raises for a step that was not finite, and saves what led to it."""
-        if bool(measured["ok"]):
+        ok = bool(measured["ok"])  # waits for the step, which the device may not be able to do
+        if self.place is not None:
+            self.place.begun = True
+        if ok:
             return
         values = {n: float(v) for n, v in jax.device_get(measured).items() if n != "ok"}
         wrong = [n for n, v in values.items() if not np.isfinite(v)] or ["update"]

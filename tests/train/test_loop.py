@@ -104,13 +104,11 @@ def test_another_config_in_the_same_folder_is_refused(run):
 
 
 def test_two_runs_cannot_write_to_one_folder(run):
-    held = folder.open_folder(run.config)
-    try:
-        with pytest.raises(UserError, match="another run is writing to"):
-            fit(run.config)
-    finally:
-        held.close()
-    folder.open_folder(run.config).close()
+    refused = pytest.raises(UserError, match="another run is writing to")
+    with folder.open_folder(run.config), refused:
+        fit(run.config)
+    with folder.open_folder(run.config):
+        pass
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
