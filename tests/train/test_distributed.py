@@ -129,7 +129,8 @@ def test_two_processes_agree_with_one(together):
     compare(lines(folder), alone.metrics)
     # The first process speaks for both.
     assert "folder" in outputs[0][0]
-    spoken = [line for line in outputs[1][0].splitlines() if not line.startswith("[Gloo]")]
+    # Gloo's threads write into each other's lines.
+    spoken = [line for line in outputs[1][0].splitlines() if "peer ranks" not in line]
     assert spoken == []
 
 
