@@ -1,7 +1,7 @@
 """What curvature costs: steps of second-order optimizers in gradients of the same model.
 
-    python benchmarks/optimizers.py [--models mlp convnet transformer] [--repeats N] [--no-torch]
-        [--traffic]
+    python benchmarks/optimizers.py [--models mlp convnet transformer transformer_rows]
+        [--repeats N] [--no-torch] [--traffic]
 
 All programs of a model take turns in one process; printed are medians of CPU time, of the ratio of
 each turn's to the gradient's of that turn, and what XLA allocates for temporary arrays. "k = 10" is
@@ -100,7 +100,7 @@ def convnet() -> Model:
 LAYERS, WIDTH, HEADS, TOKENS, VOCABULARY = 4, 256, 4, 128, 512
 
 
-def transformer() -> Model:
+def transformer(rows: bool = False) -> Model:
     """Four layers of width 256 with four heads, 8 texts of 128 tokens out of 512."""
     rng = np.random.default_rng(0)
     params = {"embed": matrix(rng, VOCABULARY, WIDTH), "place": matrix(rng, TOKENS, WIDTH)}
@@ -119,8 +119,9 @@ def transformer() -> Model:
 
     def logits(p: Any, tokens: Any) -> Any:
         x = p["embed"][tokens] * WIDTH**0.5 + p["place"]
+        x = x.reshape(-1, WIDTH) if rows else x
         for i in range(LAYERS):
-            qkv = (normalize(x) @ p[f"qkv{i}"]).reshape(*x.shape[:2], 3, HEADS, -1)
+            qkv = (normalize(x) @ p[f"qkv{i}"]).reshape(*tokens.shape, 3, HEADS, -1)
             # Written out, as in PyTorch: attention is what `papyrax bench attention` measures.
             q, k, v = jnp.moveaxis(qkv, 2, 0)
             scores = jnp.einsum("bthd,bshd->bhts", q, k) / q.shape[-1] ** 0.5
@@ -128,13 +129,27 @@ def transformer() -> Model:
             seen = jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(scores), v)
             x = x + seen.reshape(x.shape) @ p[f"out{i}"]
             x = x + jax.nn.gelu(normalize(x) @ p[f"up{i}"]) @ p[f"down{i}"]
-        return normalize(x) @ p["head"]
+        return (normalize(x) @ p["head"]).reshape(*tokens.shape, -1)
 
     text = rng.integers(VOCABULARY, size=(8, TOKENS + 1))
     return Model(params, (text[:, :-1], text[:, 1:]), logits)
 
 
-MODELS = {"mlp": mlp, "convnet": convnet, "transformer": transformer}
+def transformer_rows() -> Model:
+    """The same, with all tokens of a batch as the rows of one matrix.
+
+    Of matrix products with arrays [batch, tokens, width] XLA on CPUs turns one factor over for the
+    gradient of the weights, entry by entry, which takes as long as the products do.
+    """
+    return transformer(rows=True)
+
+
+MODELS = {
+    "mlp": mlp,
+    "convnet": convnet,
+    "transformer": transformer,
+    "transformer_rows": transformer_rows,
+}
 
 
 def cross_entropy(logits: Any, x: Any, y: Any) -> Any:
@@ -406,7 +421,7 @@ def main() -> None:
             runs |= torch_programs(name, model)
         times = measure(runs, a.repeats)
         size = sum(v.size for v in model.params.values())
-        print(f"\n### {name}: {' '.join(MODELS[name].__doc__.split())} {size:,} parameters\n")
+        print(f"\n### {name}: {MODELS[name].__doc__.splitlines()[0]} {size:,} parameters\n")
         print("| program | CPU ms | gradients | memory MiB |\n|---|--:|--:|--:|")
         for run in runs:
             below = "PyTorch: gradient" if run.startswith("PyTorch") else "gradient"
