@@ -1,6 +1,10 @@
+import ast
 import dataclasses
+import gc
+import pathlib
 import subprocess
 import sys
+import threading
 import types
 
 import pytest
@@ -132,6 +136,31 @@ def test_interrupt(capsys, command):
     command.act = act
     assert cli.main(["papers"]) == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_sources_are_parsed_while_other_threads_parse():
+    """As tyro does for the help of a command: what CPython 3.11 cannot do without conftest.py."""
+    source, stop = pathlib.Path(__file__).read_text(), threading.Event()
+
+    def parse():
+        while not stop.is_set():
+            ast.parse(source)
+
+    threads = [threading.Thread(target=parse) for _ in range(3)]
+    before, interval = gc.get_threshold(), sys.getswitchinterval()
+    try:
+        gc.set_threshold(50)
+        sys.setswitchinterval(1e-5)
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            assert ast.parse(source)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        gc.set_threshold(*before)
+        sys.setswitchinterval(interval)
 
 
 def test_listing_the_commands_loads_neither_jax_nor_tyro():
