@@ -40,6 +40,7 @@ def check_attention(query: Any, key: Any, value: Any) -> None:
         check_floating(**{name: x})
         check_rank(name, x, 4)
     batch, _, heads, dim = np.shape(query)
+    check(dim > 0, "query", f"got shape {np.shape(query)}, takes 1 or more features a head")
     check_shape("key", key, (batch, None, None, dim), "[batch, keys, key_heads, dim], as query")
     _, keys, key_heads, _ = np.shape(key)
     check(

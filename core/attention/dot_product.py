@@ -216,7 +216,8 @@ def results(y: Output, sinks: Any) -> tuple[Any, Any]:
     """
     lse = jax.lax.stop_gradient(y.shift) + y.logsum
     out, lse = (jnp.moveaxis(a, 3, 1) for a in (y.out, lse))
-    out, lse = (a.reshape(*a.shape[:2], -1, *a.shape[4:]) for a in (out, lse))
+    heads = math.prod(lse.shape[2:])
+    out, lse = (a.reshape(*a.shape[:2], heads, *a.shape[4:]) for a in (out, lse))
     if sinks is None:
         return out, lse
     sinks = jnp.asarray(sinks, lse.dtype)

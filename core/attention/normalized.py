@@ -112,4 +112,4 @@ def normalized_attention(
     weights = jnp.where(shown, weights, 0)
     out = jnp.einsum("bkgts,bske->btkge", weights, v, precision=precision)
     inputs = (query, key, value) if bias is None else (query, key, value, bias)
-    return restore(out.reshape(batch, queries, heads, -1), *inputs)
+    return restore(out.reshape(batch, queries, heads, np.shape(value)[3]), *inputs)

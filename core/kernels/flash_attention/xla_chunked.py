@@ -86,10 +86,11 @@ def _walk(x: Inputs, config: Config, cpu: bool, all_heads: bool) -> _Walk:
     """Tiles that suit the platform."""
     b, k, g, t, _ = x.query.shape
     s = x.key.shape[2]
-    bq, bk = config.blocks or ((max(512 // g, 64), 512) if cpu else (1024, 1024))
+    bq, bk = config.blocks or ((max(512 // max(g, 1), 64), 512) if cpu else (1024, 1024))
     heads = (1, 1) if cpu and not all_heads else (b, k)
     size = {"b": b, "k": k, "g": g, "t": t, "s": s}
-    return _Walk(size, dict(zip("bkgts", (*heads, g, min(bq, t), min(bk, s)), strict=True)))
+    block = (max(n, 1) for n in (*heads, g, min(bq, t), min(bk, s)))
+    return _Walk(size, dict(zip("bkgts", block, strict=True)))
 
 
 def _seen(walk: _Walk, masks: Masks, config: Config, at: dict[str, Any]) -> Any:
@@ -190,10 +191,10 @@ def run(
     steps = across[0] * across[1] * tiles
     end = jax.lax.fori_loop(0, steps, body, begin) if steps else begin
 
-    def trim(s: Any, axes: str) -> Any:
-        s = s[tuple(slice(size[a]) if a in size else slice(None) for a in _stored(axes))]
-        return s if axes == _stored(axes) else jnp.swapaxes(s, 2, 3)
+    def trim(x: Any, s: Any) -> Any:
+        x = x if s.axes == _stored(s.axes) else jnp.swapaxes(x, 2, 3)
+        return x[tuple(map(slice, s.shape))]
 
-    sums = {name: trim(end[name], s.axes) for name, s in work.sums.items()}
+    sums = {name: trim(end[name], s) for name, s in work.sums.items()}
     found = work.finish(algebra, {name: a for name, (a, _) in work.operands.items()}, sums)
     return {name: found[name].astype(dtype) for name, (_, dtype) in work.results.items()}

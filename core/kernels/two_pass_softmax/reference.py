@@ -10,7 +10,8 @@ def softmax(x: Float[Array, "rows n"], *, log: bool) -> Float[Array, "rows n"]:
     there = x > -jnp.inf
     finite = jnp.where(there, x, 0)
     lowest = jnp.finfo(x.dtype).min
-    top = jax.lax.stop_gradient(jnp.max(jnp.where(there, x, lowest), axis=-1, keepdims=True))
+    top = jnp.max(jnp.where(there, x, lowest), axis=-1, keepdims=True, initial=lowest)
+    top = jax.lax.stop_gradient(top)
     shifted = jnp.where(there, finite - top, 0)
     e = jnp.where(there, jnp.exp(shifted), 0)
     total = jnp.sum(e, axis=-1, keepdims=True)

@@ -70,6 +70,34 @@ def test_without_a_batch_axis():
         np.testing.assert_allclose(g, w[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("empty", "implementation"),
+    [("batch", "xla"), ("queries", "interpret"), ("keys", "interpret_triton"), ("values", "xla")],
+)
+def test_nothing_to_attend_to(empty, implementation):
+    """Batches and sequences without elements, such as those of a last shard: zeros, not errors."""
+    shapes = {"batch": (0, 3, 5, 4), "queries": (2, 0, 5, 4), "keys": (2, 3, 0, 4)}
+    batch, queries, keys, width = shapes.get(empty, (2, 3, 5, 0))
+    x = draw((batch, queries, 4, 8), (batch, keys, 2, 8), (batch, keys, 2, width), (4, queries, 1))
+
+    def attend(x):
+        options = {"implementation": implementation, "is_causal": True, "return_lse": True}
+        return dot_product_attention(*x, **options)
+
+    def loss(x):
+        out, lse = attend(x)
+        return jnp.sum(out**2) + jnp.sum(jnp.exp(lse))
+
+    out, lse = attend(x)
+    assert out.shape == (batch, queries, 4, width)
+    assert not out.any()
+    assert bool(jnp.all(jnp.isfinite(lse) if empty == "values" else lse == -jnp.inf))
+    for found in jax.jit(lambda x: jax.jvp(jax.grad(loss), (x,), (x,)))(x):
+        for a, b in zip(found, x, strict=True):
+            assert a.shape == b.shape
+            assert bool(jnp.all(jnp.isfinite(a)))
+
+
 def test_gradient_of_the_log_sum_exp_is_the_softmax():
     bias = jnp.zeros((2, 4, 7, 9))
     lse = lambda bias: dot_product_attention(Q, K, V, bias, return_lse=True)[1].sum()  # noqa: E731

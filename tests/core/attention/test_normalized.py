@@ -61,3 +61,10 @@ def test_any_function_will_do():
     weights = np.where(mask, np.maximum(logits, 0), 0) / np.maximum(mask.sum(-1, keepdims=True), 1)
     want = np.einsum("bnts,bsne->btne", weights, np.repeat(v, 2, 2))
     np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 2), (1, 0, 2), (1, 3, 0)])
+def test_nothing_to_attend_to(shape):
+    batch, queries, keys = shape
+    q, k, v = (np.ones((batch, n, 2, 4)) for n in (queries, keys, keys))
+    assert np.array_equal(normalized_attention(q, k, v), np.zeros((batch, queries, 2, 4)))
