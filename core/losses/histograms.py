@@ -17,15 +17,20 @@ from .similarity import pairwise_cosine
 def _histogram(
     pairs: Pairs, which: Callable[[Block], Array], nodes: Float[Array, "nodes"]
 ) -> Float[Array, "anchors nodes"]:
-    """How many values lie at each node, those between two shared in proportion."""
+    """How many values lie at each of even nodes, those between two shared in proportion.
 
-    def pulse(b: Block, node: Array) -> Array:
-        width = node[..., 1:2] - node[..., :1]
-        share = jax.nn.relu(1 - jnp.abs(b.values[..., None] - node) / width)
-        return jnp.where(which(b)[..., None], share, 0)
+    Each pair is added to its two nodes: there is no array of all pairs at all nodes.
+    """
+    width = nodes[1] - nodes[0]
 
-    rows = pairs.anchors[0].shape[0]
-    return pairs.total(pulse, jnp.broadcast_to(nodes, (rows, len(nodes))))
+    def shares(b: Block) -> tuple[Array, Array]:
+        low = jnp.floor((jax.lax.stop_gradient(b.values) - nodes[0]) / width)
+        low = jnp.clip(low.astype(jnp.int32), 0, len(nodes) - 2)
+        both = jnp.stack([low, low + 1], -1)
+        share = jax.nn.relu(1 - jnp.abs(b.values[..., None] - nodes[both]) / width)
+        return both, jnp.where(which(b)[..., None], share, 0)
+
+    return pairs.tally(shares, len(nodes))
 
 
 def fast_ap_loss(
@@ -143,7 +148,6 @@ def histogram_loss(
     )
     nodes = jnp.linspace(-1, 1, bins + 1, dtype=pairs.dtype)
     near, far = (_histogram(pairs, which, nodes) for which in (positive, negative))
-
     near, positives, negatives = (
         mean_of_rows(x, axis_name) for x in (near, pairs.count(positive), pairs.count(negative))
     )

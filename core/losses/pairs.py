@@ -239,6 +239,21 @@ class Pairs:
         """How many references of each anchor `which(block)` is true for."""
         return self.total(lambda block: which(block).astype(self.dtype))
 
+    def tally(self, term: Term, size: int) -> Float[Array, "anchors size"]:
+        """Weights summed by the place that they are for.
+
+        `term(block) -> places, weights`, both [anchors, block, any], places from 0 to `size - 1`.
+        """
+
+        def add(pair: tuple[Array, Array], axis: int) -> Array:
+            del axis
+            places, weights = (x.reshape(len(x), -1) for x in pair)
+            # Of an array, so that the zeros vary over the mesh as the weights do.
+            zeros = jnp.broadcast_to(0 * weights[:, :1], (len(weights), size))
+            return zeros.at[jnp.arange(len(weights))[:, None], places].add(weights)
+
+        return self._fold(term, (), add, jnp.add)
+
     def log_sum_exp(
         self, term: Term, which: Callable[[Block], Array], *per_anchor: Array
     ) -> Float[Array, "anchors"]:

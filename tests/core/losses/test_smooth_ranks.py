@@ -99,6 +99,52 @@ def test_histogram_loss_is_the_probability_of_a_wrong_order(ranked):
         assert not np.any(same(x, np.arange(N)))
 
 
+def every_pair_at_every_node(x, bins):
+    """The histogram loss by its definition."""
+    unit = x / jnp.linalg.norm(x, axis=1, keepdims=True)
+    near = (LABELS[:, None] == LABELS) & ~np.eye(N, dtype=bool)
+    far = LABELS[:, None] != LABELS
+    nodes = jnp.linspace(-1, 1, bins + 1)
+    pulse = jax.nn.relu(1 - jnp.abs((unit @ unit.T)[..., None] - nodes) * bins / 2)
+    h_near = jnp.einsum("ij,ijr->r", near, pulse) / near.sum()
+    h_far = jnp.einsum("ij,ijr->ir", far, pulse) / (far.sum() / N)
+    return h_far @ jnp.cumsum(h_near)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_histogram_loss_to_second_order(ranked, ties):
+    """Also where values lie at nodes: there of equal, opposite and orthogonal vectors."""
+    x = ranked[0].copy()
+    if ties:
+        x[:4] = [[1, 0, 0, 0], [1, 0, 0, 0], [-1, 0, 0, 0], [0, 1, 0, 0]]
+    weights, along = np.random.default_rng(0).normal(size=(2, N, 4))
+
+    def derivatives(loss):
+        gradient = jax.grad(lambda x: loss(x) @ weights[:, 0])
+        return jax.jit(lambda x: (loss(x), *jax.jvp(gradient, (x,), (along,))))
+
+    with jax.enable_x64(True):
+        got = derivatives(lambda x: losses.histogram_loss(x, LABELS, bins=4))(x)
+        want = derivatives(lambda x: every_pair_at_every_node(x, 4))(x)
+    for a, b in zip(got, want):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_histograms_need_no_array_of_pairs_at_all_nodes():
+    def gradient(x):
+        return jax.grad(lambda x: losses.histogram_loss(x, labels).sum())(x)
+
+    x, labels = jax.ShapeDtypeStruct((256, 8), np.float32), np.arange(256) // 4
+    need = jax.jit(gradient).lower(x).compile().memory_analysis().temp_size_in_bytes
+    assert need < 0.3 * 256 * 256 * 101 * 4
+
+
+def test_histograms_hide_no_nan():
+    x = np.eye(3)
+    x[0] = np.nan
+    assert np.isnan(jitted("histogram_loss", bins=4)(x, np.array([0, 0, 1]))).any()
+
+
 def test_one_center_a_class():
     rng = np.random.default_rng(1)
     x, p = rng.normal(size=(N, 4)), rng.normal(size=(4, 1, 4))
