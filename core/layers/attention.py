@@ -26,30 +26,32 @@ def _operators() -> dict[str, Operator]:
     return found
 
 
-def operator_of(operator: str | Operator) -> Operator:
+def operator_of(operator: str | Operator, argument: str = "operator") -> Operator:
     """The function that `operator` names, or itself.
 
     Args:
       operator: a name in `papyrax.attention`, or a function.
+      argument: what the caller calls it.
 
     Returns:
       The function.
 
     Raises:
-      ValueError: naming `operator` where there is none of this name.
+      ValueError: naming the argument where there is none of this name.
     """
     if callable(operator):
         return operator
     known = _operators()
     check(
-        operator in known,
-        "operator",
+        isinstance(operator, str) and operator in known,
+        argument,
         f"got {operator!r}, takes a function or one of {', '.join(sorted(known))}",
     )
     return known[operator]
 
 
-def _accepts(operator: Operator) -> Callable[[str], bool]:
+def accepted_by(operator: Operator) -> Callable[[str], bool]:
+    """Whether a function takes a keyword argument, by its name."""
     parameters = inspect.signature(operator).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return lambda name: True
@@ -60,7 +62,9 @@ def attention_fn(operator: str | Operator, **options: Any) -> Operator:
     """An attention operator as `attention_fn=` of `flax.nnx.MultiHeadAttention`.
 
     What the module asks for and the operator cannot do (dropout of weights, weights to look at,
-    a mask between queries) raises instead of being left out.
+    a mask between queries) raises instead of being left out. `dot_product_attention` drops weights
+    of every example and head by themselves, so it needs `broadcast_dropout=False` of the module,
+    whose default drops the same ones of all.
 
     Args:
       operator: an operator of `papyrax.attention` or its name, or any function
@@ -86,7 +90,7 @@ def attention_fn(operator: str | Operator, **options: Any) -> Operator:
     (2, 5, 16)
     """
     function = operator_of(operator)
-    accepts = _accepts(function)
+    accepts = accepted_by(function)
     for name in options:
         check(
             accepts(name) and name not in ("query", "key", "value", "bias", "mask"),
@@ -110,7 +114,7 @@ def attention_fn(operator: str | Operator, **options: Any) -> Operator:
         precision: Any = None,
         module: Any = None,
         promote_dtype: Callable[..., Any] = nnx.nn.dtypes.promote_dtype,
-        is_causal: bool = False,
+        is_causal: bool = always_causal,
     ) -> Float[Array, "*B T N E"]:
         wanted = dict(options)
 
@@ -123,12 +127,11 @@ def attention_fn(operator: str | Operator, **options: Any) -> Operator:
             wanted.update(keywords)
 
         if dropout_rate > 0 and not deterministic:
-            dropout = {
-                "dropout_rng": dropout_rng,
-                "dropout_rate": dropout_rate,
-                "broadcast_dropout": broadcast_dropout,
-            }
+            dropout = {"dropout_rng": dropout_rng, "dropout_rate": dropout_rate}
             hand_over("dropout_rate", "0 or deterministic=True", dropout_rate, dropout)
+            if broadcast_dropout or accepts("broadcast_dropout"):
+                shared = {"broadcast_dropout": broadcast_dropout}
+                hand_over("broadcast_dropout", "False", broadcast_dropout, shared)
         if module is not None:
             hand_over("module", "None (sow_weights=False)", type(module), {"module": module})
         if precision is not None and "precision" not in options:

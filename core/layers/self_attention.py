@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from ..attention import apply_rope, rope_1d
 from ..numerics import check, check_floating, check_positive, check_shape
-from .attention import Operator, operator_of
+from .attention import Operator, accepted_by, operator_of
 
 Positions = Literal["rope", "learned", "none"]
 
@@ -30,6 +30,30 @@ class KeyValueCache(NamedTuple):
     length: Int[Array, ""]
 
 
+def _check_operator(operator: Operator, causal: bool) -> None:
+    """Raise unless the module can call the operator."""
+    takes = accepted_by(operator)
+    name = getattr(operator, "__name__", operator)
+    parameters = inspect.signature(operator).parameters.items()
+    needs = [n for n, p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    check(
+        not needs,
+        "attention_fn",
+        f"got {name}, which needs {', '.join(needs)}, takes one without (functools.partial)",
+    )
+    check(
+        takes("mask") and (takes("is_causal") or not causal),
+        "attention_fn",
+        f"got {name}, takes a function with arguments mask and is_causal",
+    )
+    # Decoding calls it with masks in place of causality.
+    check(
+        not any(n == "is_causal" and p.default is True for n, p in parameters),
+        "attention_fn",
+        f"got {name} with is_causal=True, takes one without: `causal` says it",
+    )
+
+
 class SelfAttention(nnx.Module):
     """Attention of tokens to each other: projections around an operator.
 
@@ -40,7 +64,8 @@ class SelfAttention(nnx.Module):
       heads: query heads; divides dim.
       key_heads: key and value heads; divides heads, and is `heads` for None.
       attention_fn: an operator of `papyrax.attention` or its name, or any function
-        `f(query, key, value, mask=..., is_causal=...)` of arrays [batch, length, heads, dim_head].
+        `f(query, key, value, mask=..., is_causal=...)` of arrays [batch, length, heads, dim_head];
+        `functools.partial` sets options of an operator.
       causal: whether a token sees only itself and those before it.
       window: how many tokens back a token sees beside itself, for causal operators that take
         `local_window_size`; None for all.
@@ -104,8 +129,9 @@ class SelfAttention(nnx.Module):
         check(positions in kinds, "positions", f"got {positions!r}, takes one of {takes}")
         self.dim, self.heads, self.key_heads = dim, heads, key_heads
         self.dim_head = dim // heads
-        self.operator = operator_of(attention_fn)
+        self.operator = operator_of(attention_fn, "attention_fn")
         accepts = inspect.signature(self.operator).parameters
+        _check_operator(self.operator, causal)
         fits = window is None or (causal and window >= 0 and "local_window_size" in accepts)
         takes = "takes None, or a number from 0 with an operator of causal windows"
         check(fits, "window", f"got {window}, {takes}")

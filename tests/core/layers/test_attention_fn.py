@@ -108,6 +108,17 @@ def test_dropout_reaches_an_operator_that_has_it(x):
     assert seen["rng"] is not None
 
 
+def test_dropout_of_softmax_attention(x):
+    fn = attention_fn("dot_product_attention")
+    options = {"dropout_rate": 0.5, "deterministic": False}
+    with pytest.raises(ValueError, match="broadcast_dropout: got True, but dot_product_attention"):
+        layer_of(fn, **options)(x)
+    dropping = layer_of(fn, broadcast_dropout=False, **options)
+    first, second = dropping(x), dropping(x)
+    assert not np.allclose(first, second)
+    assert not np.allclose(first, dropping(x, deterministic=True))
+
+
 def test_dtype_of_the_computation(x):
     layer = layer_of(attention_fn("mala"), dtype=jnp.bfloat16)
     assert layer(x).dtype == jnp.bfloat16

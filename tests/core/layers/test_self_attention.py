@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from papyrax.attention import dot_product_attention
-from papyrax.layers import SelfAttention, TransformerBlock
+from papyrax.layers import SelfAttention, TransformerBlock, attention_fn
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +120,23 @@ def test_what_cannot_be_is_refused():
         layer(positions="learned")
     with pytest.raises(ValueError, match=r"x: got 6 tokens"):
         layer(positions="learned", max_length=5)(draw(1, 6, 8))
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        ("softmaxx", "got 'softmaxx'"),
+        (3, "got 3"),
+        ("anchor_attention", "got anchor_attention, which needs anchors"),
+        ("epipolar_attention", "takes a function with arguments mask and is_causal"),
+        (attention_fn("mala", is_causal=True), "with is_causal=True"),
+        (functools.partial(dot_product_attention, is_causal=True), "with is_causal=True"),
+    ],
+    ids=["name", "number", "anchors", "epipolar", "causal", "causal by partial"],
+)
+def test_operators_that_cannot_be(operator, message):
+    with pytest.raises(ValueError, match=f"attention_fn: .*{message}"):
+        SelfAttention(8, 2, attention_fn=operator, rngs=nnx.Rngs(0))
 
 
 def test_an_operator_with_its_options():
