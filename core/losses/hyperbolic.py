@@ -134,6 +134,10 @@ def gyroplane_logits(
     addition, and `p = exp_0(offset)` a point of the gyroplane. As `c` goes to zero it becomes
     `4 <z - p, a>`.
 
+    At `a = 0` it is zero and has no derivative: along `t a` it has slopes that are not linear in
+    `a`. Given is the limit of the derivatives there of normals orthogonal to `w`,
+    `4 w / (1 - c |w|^2)`, so that a head of zeros learns; none of their limits is zero.
+
     Args:
       points: `z`, points of the ball [batch, features].
       normals: `a`, as tangent vectors at the origin [classes, features].
@@ -166,6 +170,9 @@ def gyroplane_logits(
     p = _exponential(root * p)
     p_gap = 1 - jnp.sum(p * p, -1)
     length, direction = safe_norm(a), safe_normalize(a)
+    # Of a zero normal the limit of |a| asinh(s / |a|) for small s is taken, which is s.
+    none = length == 0
+    length, direction = jnp.where(none, 1, length), direction + jnp.where(none[:, None], a, 0)
 
     def dot(x: Array, y: Array) -> Array:
         return jnp.einsum("...f,cf->...c", x, y, precision=jax.lax.Precision.HIGHEST)

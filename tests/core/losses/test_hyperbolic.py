@@ -81,6 +81,36 @@ def test_gyroplane_logits():
         np.testing.assert_allclose(loss, -np.log(e[np.arange(5), y] / e.sum(1)), rtol=1e-9)
 
 
+def test_zero_normals_have_a_gradient():
+    """One of those that small normals around have, of which none is zero."""
+    z = draw(7, 1)
+    r = np.random.default_rng(8).normal(size=(1, 3))
+    run = jax.jit(lambda a, r: losses.gyroplane_logits(z, a, r, curvature=C)[0, 0])
+    gradient = jax.jit(jax.grad(run, (0, 1)))
+    w = add(-exp_at(np.zeros(3), r[0]), z[0])
+    with jax.enable_x64(True):
+        zero, of_offset = gradient(np.zeros((1, 3)), r)
+        np.testing.assert_allclose(zero[0], 4 * w / (1 - C * w @ w), rtol=1e-9)
+        assert not np.any(of_offset)
+        assert run(np.zeros((1, 3)), r) == 0
+        beside = np.cross(w, [1.0, 0, 0])
+        near, _ = gradient(1e-9 * beside[None], r)
+        np.testing.assert_allclose(zero, near, rtol=1e-6)
+        around = [gradient(1e-9 * a[None], r)[0][0] @ w for a in np.vstack([np.eye(3), w, -w])]
+        assert min(around) > 0
+        # A head of zeros learns.
+        y, points = np.array([0, 1, 1, 0]), draw(9, 4)
+
+        def loss(head):
+            return losses.hyperbolic_cross_entropy_loss(points, y, *head, curvature=C).mean()
+
+        step = jax.jit(lambda h: jax.tree.map(lambda x, g: x - 0.1 * g, h, jax.grad(loss)(h)))
+        head = (np.zeros((2, 3)), np.zeros((2, 3)))
+        for _ in range(3):
+            head = step(head)
+        assert loss(head) < np.log(2) - 0.01
+
+
 def test_logits_next_to_the_boundary():
     """In float32 as precise as the point itself, where the textbook's Moebius sum is not."""
     u = np.array([[4.0, 0.0, 0.0], [0.0, 6.0, 0.0]])
