@@ -12,6 +12,7 @@ from ..numerics import (
     check_integer,
     check_positive,
     check_range,
+    check_rank,
     check_shape,
     safe_divide,
 )
@@ -49,9 +50,10 @@ def linear_ldr_kl(
       normalization: None, or "l1" for scores over their mean absolute value, which takes a second
         walk. The softplus of `ldr_kl` is not offered.
       bias: one number a class [classes], or None.
-      chunk_size: classes at a time, of "xla".
+      chunk_size: classes at a time, of "xla" and of the derivatives of "pallas_triton".
       axis_name: the mesh axis, or axes, over which the classes are split; None for one device.
-      implementation: "xla", "pallas_tpu" or "interpret", as in `linear_softmax_cross_entropy`.
+      implementation: "xla", "pallas_tpu", "pallas_triton" or an interpreter, as in
+        `linear_softmax_cross_entropy`.
       tiles: (rows, classes, features) of the kernels' tiles.
 
     Returns:
@@ -120,9 +122,10 @@ def linear_aldr_kl(
       margin: `c`, by how much the label's score is to lead.
       normalization: as in `linear_ldr_kl`.
       bias: one number a class [classes], or None.
-      chunk_size: classes at a time, of "xla".
+      chunk_size: classes at a time, of "xla" and of the derivatives of "pallas_triton".
       axis_name: the mesh axis, or axes, over which the classes are split; None for one device.
-      implementation: "xla", "pallas_tpu" or "interpret", as in `linear_softmax_cross_entropy`.
+      implementation: "xla", "pallas_tpu", "pallas_triton" or an interpreter, as in
+        `linear_softmax_cross_entropy`.
       tiles: (rows, classes, features) of the kernels' tiles.
 
     Returns:
@@ -158,6 +161,7 @@ def linear_aldr_kl(
     check_shape("indices", indices, jnp.shape(labels), "[batch], as labels")
     layer = _normalized(layer, normalization)
     table, indices = jnp.asarray(state.temperatures), jnp.asarray(indices)
+    check_rank("state", table, 1)
     before = jax.lax.stop_gradient(table)[indices].astype(layer.wide)
     x, weights, b = jax.lax.stop_gradient((layer.x, layer.kernel, layer.bias))
     held = layer._replace(x=x, kernel=weights, bias=b).scaled(1 / before[:, None])

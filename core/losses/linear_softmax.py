@@ -43,16 +43,21 @@ def linear_softmax_cross_entropy(
       bias: one number a class [classes], or None.
       label_smoothing: `s`, the share of the target spread over all classes.
       z_loss_weight: `w`, which pulls `log Z` to zero; 1e-4 where large language models use it.
-      chunk_size: classes at a time, of "xla".
+      chunk_size: classes at a time, of "xla" and of the derivatives of "pallas_triton".
       axis_name: the mesh axis, or axes, over which the classes are split; None for one device.
-      implementation: "xla", or "pallas_tpu" for kernels that hold a tile of logits in a TPU's fast
-        memory, in float32 and bfloat16; "interpret" runs them anywhere, slowly, in any dtype. None
-        takes "xla", on TPUs too: the kernels have not run on one, and the cycles that its compiler
-        expects are half as many for the value alone, but 15% fewer at best for the gradient and as
-        many for products with the Hessian. One that cannot run raises; a program of several devices
-        gets kernels in `jax.shard_map` only.
-      tiles: (rows, classes, features) of the kernels' tiles: multiples of 16, 128 and 128, or all
-        there are. None for what suits the shapes.
+      implementation: "xla", or kernels: "pallas_tpu" holds a tile of logits in a TPU's fast memory,
+        "pallas_triton" in the registers of an NVIDIA GPU, where gradients and products with the
+        Hessian keep [..., chunk_size] arrays in the inputs' dtype for XLA to multiply by.
+        "interpret" and "interpret_triton" run the two anywhere, slowly, in any dtype. None takes
+        "xla", on TPUs and GPUs too. For neither chip have the kernels been timed, as none was at
+        hand: of a TPU's the cycles that its compiler expects are half as many for the value alone,
+        but 15% fewer at best for the gradient and as many for products with the Hessian; a GPU's
+        compile and take less memory. "pallas_tpu" takes float32 and bfloat16, "pallas_triton"
+        float16 too. One that cannot run raises; a program of several devices gets kernels in
+        `jax.shard_map` only.
+      tiles: (rows, classes, features) of the kernels' tiles: of "pallas_tpu" multiples of 16, 128
+        and 128, or all there are; of "pallas_triton" powers of two from 16. None for what suits the
+        shapes.
 
     Returns:
       One loss an example [...]. Products take operands in the input's dtype (float16: in float32)

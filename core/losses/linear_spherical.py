@@ -47,9 +47,10 @@ def linear_spherical_loss(
         `spherical_softmax_of_moments` or `squared_error_of_moments`, with `functools.partial` for
         their hyper-parameters, or one of your own.
       bias: one number a class [classes], or None.
-      chunk_size: classes at a time, of "xla".
+      chunk_size: classes at a time, of "xla" and of the derivatives of "pallas_triton".
       axis_name: the mesh axis, or axes, over which the classes are split; None for one device.
-      implementation: "xla", "pallas_tpu" or "interpret", as in `linear_softmax_cross_entropy`.
+      implementation: "xla", "pallas_tpu", "pallas_triton" or an interpreter, as in
+        `linear_softmax_cross_entropy`.
       tiles: (rows, classes, features) of the kernels' tiles.
 
     Returns:

@@ -20,7 +20,7 @@ Hessian is symmetric. The chain through l, and with it every order of differenti
 second, is left to JAX. From the third on `reference` is differentiated, with logits in memory.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,23 +28,9 @@ import jax.numpy as jnp
 from ...numerics import check, check_count
 from ..op import Op, transposes
 from . import passes, reference, xla
-from .passes import Pass, Tiles
+from .passes import Config, Pass, Tiles
 
-IMPLEMENTATIONS = ("xla", "pallas_tpu", "interpret")
-
-
-class Config(NamedTuple):
-    """How the tiles of logits are walked.
-
-    Attributes:
-      chunk: classes at a time, of "xla".
-      implementation: one of `IMPLEMENTATIONS`, or None for "xla".
-      tiles: (rows, classes, features) of a tile, of the kernels; None for what suits the shapes.
-    """
-
-    chunk: int
-    implementation: str | None = None
-    tiles: tuple[int, int, int] | None = None
+IMPLEMENTATIONS = ("xla", "pallas_tpu", "pallas_triton", "interpret", "interpret_triton")
 
 
 def check_implementation(config: Config, *arrays: Any) -> None:
@@ -72,15 +58,20 @@ def check_implementation(config: Config, *arrays: Any) -> None:
         )
         check(len(config.tiles) == 3, "tiles", f"got {config.tiles}, takes three numbers")
         check_count(**{f"tiles[{i}]": n for i, n in enumerate(config.tiles)})
-    if name == "pallas_tpu":
-        from . import pallas_tpu
-
+    if name in ("pallas_tpu", "pallas_triton"):
+        kernels = _kernels(name)
         x, w, b = arrays
         inputs = [a for a in (x, w, b) if a is not None]
-        _check_reasons(name, pallas_tpu.why_not([a.dtype for a in inputs], None))
+        _check_reasons(name, kernels.why_not([a.dtype for a in inputs], None))
         if config.tiles is not None:
-            reasons = pallas_tpu.bad_tiles(config.tiles, (x.shape[0], w.shape[1], x.shape[1]))
+            reasons = kernels.bad_tiles(config.tiles, (x.shape[0], w.shape[1], x.shape[1]))
             check(not reasons, "tiles", f"got {config.tiles} for {name!r}; {'; '.join(reasons)}")
+
+
+def _kernels(name: str) -> Any:
+    from . import pallas_tpu, pallas_triton
+
+    return pallas_triton if name.endswith("triton") else pallas_tpu
 
 
 def _check_reasons(name: str, reasons: list[str]) -> None:
@@ -91,11 +82,10 @@ def _run(work: Pass, config: Config, platform: Any) -> Tiles:
     name = config.implementation
     if name in (None, "xla"):
         return xla.run(work, config.chunk)
-    from . import pallas_tpu
-
-    if name == "pallas_tpu":
-        _check_reasons(name, pallas_tpu.why_not([a.dtype for a in work.inputs], platform))
-    return pallas_tpu.run(work, config.tiles, interpret=name == "interpret")
+    kernels, interpret = _kernels(name), name.startswith("interpret")
+    if not interpret:
+        _check_reasons(name, kernels.why_not([a.dtype for a in work.inputs], platform))
+    return kernels.run(work, config, interpret)
 
 
 def _log_sums_fun(at: Any, along: Any, y: Any, *, config: Config, kind: str, platform: Any) -> Any:

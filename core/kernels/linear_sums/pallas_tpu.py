@@ -20,7 +20,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..op import local_struct
-from .passes import Pass, Tiles
+from .passes import Config, Pass, Tiles
 from .tiling import LANES, Plan, plan
 
 
@@ -47,13 +47,13 @@ def bad_tiles(tiles: tuple[int, int, int], size: tuple[int, int, int]) -> list[s
     ]
 
 
-def run(work: Pass, tiles: tuple[int, int, int] | None, interpret: bool) -> Tiles:
+def run(work: Pass, config: Config, interpret: bool) -> Tiles:
     """The results of a pass, by name: those [n], and "x" [n, d], "w" [d, v] and "b" [v]."""
     results: Tiles = {}
     if work.starts or work.to_x:
-        results |= _call(plan(work, "v", tiles), interpret)
+        results |= _call(plan(work, "v", config.tiles), interpret)
     if work.to_w:
-        results |= _call(plan(work, "n", tiles), interpret)
+        results |= _call(plan(work, "n", config.tiles), interpret)
     return results
 
 
@@ -95,8 +95,7 @@ def _call(p: Plan, interpret: bool) -> Tiles:
     def turn(a: Any) -> Any:
         return a.T if p.turned else a
 
-    labels = jnp.clip(work.labels, -1, p.size["v"]).astype(jnp.int32)
-    operands = [(fill(labels[:, None], 1), spec(("n", "1")))]
+    operands = [(fill(work.indices[:, None], 1), spec(("n", "1")))]
     if work.rows:
         table = jnp.stack(list(work.rows.values()), 1)
         operands.append((fill(table, len(work.rows)), spec(("n", "1"), width=len(work.rows))))

@@ -17,6 +17,20 @@ Tiles = dict[str, Any]
 Products = tuple[tuple[str, str], ...]
 
 
+class Config(NamedTuple):
+    """How the tiles of logits are walked.
+
+    Attributes:
+      chunk: classes at a time, of "xla" and of the derivatives of "pallas_triton".
+      implementation: one of `api.IMPLEMENTATIONS`, or None for "xla".
+      tiles: (rows, classes, features) of a tile, of the kernels; None for what suits the shapes.
+    """
+
+    chunk: int
+    implementation: str | None = None
+    tiles: tuple[int, int, int] | None = None
+
+
 class Pass(NamedTuple):
     """One walk over the tiles of the logits [n, v].
 
@@ -54,6 +68,12 @@ class Pass(NamedTuple):
     def inputs(self) -> list[Array]:
         """Its floating-point arrays of the layer."""
         return [*self.x.values(), *self.w.values(), *self.b.values()]
+
+    @property
+    def indices(self) -> Array:
+        """The labels, where those of no class are -1 or the number of classes."""
+        labels = self.labels.astype(jnp.promote_types(self.labels.dtype, jnp.int32))
+        return jnp.clip(labels, -1, self.w["w"].shape[1]).astype(jnp.int32)
 
     @property
     def wide(self) -> Any:
@@ -123,6 +143,18 @@ def log_sums(at: Any, y: Array, kind: str) -> Pass:
     x, w, b = _layer(at)
     starts = {"top": -jnp.inf, "mass": 0.0, "label": 0.0, "total": 0.0}
     return Pass("log_sums", x, w, b, {}, y, {"z": Z}, starts, step)
+
+
+def join(parts: Tiles) -> Tiles:
+    """The results of a pass [n] from those of parts of the classes [parts, n]."""
+    if "top" not in parts:
+        return {name: jnp.sum(part, 0) for name, part in parts.items()}
+    top = jnp.max(parts["top"], 0)
+    shift = jnp.where(top == -jnp.inf, 0, top)
+    mass = parts["mass"] * jnp.exp(parts["top"] - shift)
+    return {"top": top} | {
+        name: jnp.sum(part, 0) for name, part in (parts | {"mass": mass}).items() if name != "top"
+    }
 
 
 def sums(at: Any, y: Array, kind: str) -> Pass:

@@ -16,6 +16,7 @@ from papyrax.kernels.linear_sums import (
     check_implementation,
     log_sums,
     pallas_tpu,
+    pallas_triton,
     passes,
     sums,
     tiling,
@@ -93,7 +94,11 @@ ALL = "jvp", "hvp", "reverse over reverse", "reverse over forward", "forward ove
     ],
 )
 def test_all_derivatives_are_those_of_the_logits(kind, classes, tiles, bias, scale, dtype, names):
-    config = Config(5, "interpret", tiles)
+    check_derivatives("interpret", kind, classes, tiles, bias, scale, dtype, names)
+
+
+def check_derivatives(implementation, kind, classes, tiles, bias, scale, dtype, names):
+    config = Config(5, implementation, tiles)
     with jax.enable_x64(True):
         p, t, u = (draw(seed, bias, classes, scale) for seed in range(3))
         narrow = jax.tree.map(lambda a: a.astype(dtype), (p, t, u))
@@ -133,24 +138,29 @@ PASSES = {
 }
 
 
-@pytest.fixture(scope="module")
-def compositions():
+@pytest.fixture(scope="module", params=["pallas_tpu", "pallas_triton"])
+def compositions(request):
     n, d, v = 5, 3, 7
     x = composition.draw([(n, d), (d, v), (v,)], 0)
-    config = Config(4, "pallas_tpu")
+    config = Config(4, request.param)
 
     def f(x, w, b):
         return log_sums((x, w, b), aux=jnp.arange(n), config=config, kind="softmax")[0]
 
-    return composition.modes(f, x) | composition.more_modes(f, x)
+    return request.param, composition.modes(f, x) | composition.more_modes(f, x)
 
 
 @pytest.mark.parametrize("name", PASSES)
 def test_every_composition_is_made_of_kernels(compositions, name, monkeypatch):
-    """Lowered for a TPU. What runs the kernels does not matter: zeros stand for their results."""
+    """Lowered for absent chips. What runs the kernels does not matter: zeros stand for it."""
+    implementation, thunks = compositions
+    kernels, platform = {
+        "pallas_tpu": (pallas_tpu, "tpu"),
+        "pallas_triton": (pallas_triton, "cuda"),
+    }[implementation]
     calls = set()
 
-    def stand_in(work, tiles, interpret):
+    def stand_in(work, config, interpret):
         calls.add(LETTERS[work.name])
         n = work.labels.shape[0]
         found = {name: jnp.zeros(n, work.wide) for name in work.starts}
@@ -158,8 +168,8 @@ def test_every_composition_is_made_of_kernels(compositions, name, monkeypatch):
             found |= {"x": work.x["x"], "w": work.w["w"], "b": work.b["z"]}
         return found
 
-    monkeypatch.setattr(pallas_tpu, "run", stand_in)
-    jax.jit(compositions[name]).trace().lower(lowering_platforms=("tpu",))
+    monkeypatch.setattr(kernels, "run", stand_in)
+    jax.jit(thunks[name]).trace().lower(lowering_platforms=(platform,))
     assert calls == set(PASSES[name])
 
 
@@ -178,12 +188,26 @@ def test_third_derivatives_are_those_of_the_reference():
         assert relative_error(got, want) < 1e-12
 
 
-def test_no_examples_have_no_gradient():
+@pytest.mark.parametrize("implementation", [None, "interpret", "interpret_triton"])
+def test_labels_may_be_of_a_dtype_that_holds_fewer_classes(implementation):
+    (x, w), config = composition.draw([(3, 2), (2, 300)], 0), Config(300, implementation)
+
+    def label(dtype):
+        y = jnp.array([3, 44, 120], dtype)
+        return jax.jit(lambda: log_sums((x, w, None), aux=y, config=config, kind="softmax")[1])()
+
+    want = jnp.sum(x * w[:, [3, 44, 120]].T, 1)
+    for dtype in ("uint8", "int8", "uint32"):
+        np.testing.assert_allclose(label(dtype), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["interpret", "interpret_triton"])
+def test_no_examples_have_no_gradient(implementation):
     w = jnp.ones((3, 5))
 
     def loss(w):
         at = (jnp.ones((0, 3)), w, None)
-        config = Config(5, "interpret")
+        config = Config(5, implementation)
         return jnp.sum(log_sums(at, aux=jnp.ones(0, jnp.int32), config=config, kind="softmax")[0])
 
     value, slope = jax.jit(jax.value_and_grad(loss))(w)
