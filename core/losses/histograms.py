@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..numerics import check_count, restore, safe_divide
@@ -15,22 +16,25 @@ from .similarity import pairwise_cosine
 
 
 def _histogram(
-    pairs: Pairs, which: Callable[[Block], Array], nodes: Float[Array, "nodes"]
+    pairs: Pairs, which: Callable[[Block], Array], start: float, stop: float, bins: int
 ) -> Float[Array, "anchors nodes"]:
-    """How many values lie at each of even nodes, those between two shared in proportion.
+    """How many values lie at each of `bins + 1` even nodes, those between two shared in proportion.
 
     Each pair is added to its two nodes: there is no array of all pairs at all nodes.
     """
-    width = nodes[1] - nodes[0]
+    # Not traced: the rules of a ring may not close over what is.
+    grid = np.linspace(start, stop, bins + 1, dtype=pairs.dtype)
 
     def shares(b: Block) -> tuple[Array, Array]:
+        nodes = jnp.asarray(grid)
+        width = nodes[1] - nodes[0]
         low = jnp.floor((jax.lax.stop_gradient(b.values) - nodes[0]) / width)
-        low = jnp.clip(low.astype(jnp.int32), 0, len(nodes) - 2)
+        low = jnp.clip(low.astype(jnp.int32), 0, bins - 1)
         both = jnp.stack([low, low + 1], -1)
         share = jax.nn.relu(1 - jnp.abs(b.values[..., None] - nodes[both]) / width)
         return both, jnp.where(which(b)[..., None], share, 0)
 
-    return pairs.tally(shares, len(nodes))
+    return pairs.tally(shares, bins + 1)
 
 
 def fast_ap_loss(
@@ -85,8 +89,7 @@ def fast_ap_loss(
         axis_name=axis_name,
         ring=ring,
     )
-    nodes = jnp.linspace(0, 4, bins + 1, dtype=pairs.dtype)
-    near, far = (_histogram(pairs, which, nodes) for which in (positive, negative))
+    near, far = (_histogram(pairs, which, 0, 4, bins) for which in (positive, negative))
     near_below, below = jnp.cumsum(near, 1), jnp.cumsum(near + far, 1)
     count = pairs.count(positive)
     # Where nothing lies at or below a node, nothing lies at it.
@@ -146,8 +149,7 @@ def histogram_loss(
         axis_name=axis_name,
         ring=ring,
     )
-    nodes = jnp.linspace(-1, 1, bins + 1, dtype=pairs.dtype)
-    near, far = (_histogram(pairs, which, nodes) for which in (positive, negative))
+    near, far = (_histogram(pairs, which, -1, 1, bins) for which in (positive, negative))
     near, positives, negatives = (
         mean_of_rows(x, axis_name) for x in (near, pairs.count(positive), pairs.count(negative))
     )
