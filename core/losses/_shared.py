@@ -29,6 +29,11 @@ def rows_before(count: int, axis_name: str | None) -> int | Int[Array, ""]:
     return 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
 
 
+def rows_of_all(count: int, axis_name: str | None) -> int:
+    """How many rows all devices have together, of `count` each."""
+    return count if axis_name is None else count * jax.lax.axis_size(axis_name)
+
+
 def mean_of_devices(value: Any, axis_name: str | None) -> Any:
     """The mean over all devices of the axis; the value itself for None."""
     return value if axis_name is None else jax.lax.pmean(value, axis_name)

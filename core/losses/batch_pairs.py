@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..numerics import check, check_floating, check_rank, check_shape, upcast
-from ._shared import everyone, rows_before
+from ._shared import everyone, rows_before, rows_of_all
 from .pairs import PairMasks, Pairs, Relate, check_pair_labels
 from .similarity import Similarity
 
@@ -46,7 +46,7 @@ def across(
     if labels is None:
         labels, reference_labels = index, other
     if isinstance(labels, PairMasks):
-        total = columns * (1 if axis_name is None else jax.lax.axis_size(axis_name))
+        total = rows_of_all(columns, axis_name)
         for name, mask in labels._asdict().items():
             check_shape(name, mask, (rows, total), "[anchors, references of all devices]")
             check(

@@ -15,7 +15,7 @@ from ..numerics import (
     restore,
     upcast,
 )
-from ._shared import rows_before, softplus
+from ._shared import rows_before, rows_of_all, softplus
 from .batch_pairs import across
 from .contrastive import own_cosines
 from .pair_sums import check_views
@@ -136,8 +136,7 @@ def hard_negative_triplet_loss(
 
 def _not_relevant(relevant: Any, batch: int, axis_name: str | None) -> PairMasks:
     """The own key as the positive, and as negatives those that are not relevant."""
-    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-    total = batch * devices
+    total = rows_of_all(batch, axis_name)
     check_shape("relevant", relevant, (batch, total), "[batch, keys of all devices]")
     relevant = jnp.asarray(relevant)
     check(relevant.dtype == jnp.bool_, "relevant", f"got dtype {relevant.dtype}, takes booleans")

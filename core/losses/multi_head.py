@@ -18,7 +18,7 @@ from ..numerics import (
     safe_normalize,
     upcast,
 )
-from ._shared import rows_before
+from ._shared import rows_before, rows_of_all
 
 Views = Float[Array, "heads batch features"]
 
@@ -100,8 +100,7 @@ def multi_head_contrastive_loss(
     check(min(jnp.shape(first)[:2]) > 0, "first", "got no heads or no rows, takes one or more")
     check_shape("second", second, jnp.shape(first), "[heads, batch, features], as first")
     heads, batch, features = jnp.shape(first)
-    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-    total = batch * devices
+    total = rows_of_all(batch, axis_name)
     pairs = (heads, 2 * batch, 2 * total)
     check_broadcastable("temperature", temperature, pairs, "[heads, 2 batch, 2 batch of all]")
     check_positive(temperature=temperature)

@@ -16,6 +16,7 @@ from ..numerics import (
     restore,
     upcast,
 )
+from ._shared import rows_of_all
 
 Scores = Float[Array, "batch candidates"]
 
@@ -75,8 +76,6 @@ def adversarial_retriever_loss(
     reward = jax.nn.log_sigmoid(f[:, :1] - f)
     game = jnp.sum((jnp.exp(log_p) if is_expectation else log_p) * reward, -1)
     distillation = -jnp.sum(jax.nn.softmax(f / temperature, -1) * log_p, -1)
-    count = len(s) if is_summed else 1
-    if is_summed and axis_name is not None:
-        count *= jax.lax.axis_size(axis_name)
+    count = rows_of_all(len(s), axis_name) if is_summed else 1
     loss = adversarial_weight * count * game + (1 - adversarial_weight) * distillation
     return restore(loss, scores)

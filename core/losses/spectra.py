@@ -19,7 +19,7 @@ from ..numerics import (
     safe_normalize,
     upcast,
 )
-from ._shared import everyone
+from ._shared import everyone, mean_of_devices, rows_of_all
 
 Cloud = Float[Array, "views batch features"]
 
@@ -204,16 +204,12 @@ def wmse_loss(
     check_range("shrinkage", shrinkage, 0, 1, open_high=True)
     x = upcast(views)
     batch, features = x.shape[1:]
-    mean = jnp.mean(x, 1, keepdims=True)
-    if axis_name is not None:
-        mean = jax.lax.pmean(mean, axis_name)
-        batch *= jax.lax.axis_size(axis_name)
-    x = x - mean
-    moments = jnp.einsum("vnd,vne->vde", x, x, precision=jax.lax.Precision.HIGHEST)
-    if axis_name is not None:
-        moments = jax.lax.psum(moments, axis_name)
+    x = x - mean_of_devices(jnp.mean(x, 1, keepdims=True), axis_name)
+    moments = jnp.einsum("vnd,vne->vde", x, x, precision=jax.lax.Precision.HIGHEST) / batch
+    moments = mean_of_devices(moments, axis_name)
+    rows = rows_of_all(batch, axis_name)
     unit = jnp.eye(features, dtype=x.dtype)
-    covariance = (1 - shrinkage) * moments / max(batch - 1, 1) + shrinkage * unit
+    covariance = (1 - shrinkage) * rows / max(rows - 1, 1) * moments + shrinkage * unit
     trace = jnp.trace(covariance, axis1=-2, axis2=-1)[:, None, None]
     # Of low rank, or nothing but rounding, it would have no factor.
     covariance = jnp.where(trace > 0, covariance + 8 * jnp.finfo(x.dtype).eps * trace * unit, unit)

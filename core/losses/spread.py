@@ -25,7 +25,7 @@ from ..numerics import (
     safe_sqrt,
     upcast,
 )
-from ._shared import everyone, mean_of_devices
+from ._shared import everyone, mean_of_devices, mean_of_rows, rows_of_all
 from .batch_pairs import in_batch
 from .pair_sums import check_views
 from .pairs import either
@@ -44,7 +44,7 @@ def log_mean_potential(
     x: Views, scale: Any, chunk_size: int | None = None, axis_name: str | None = None
 ) -> Float[Array, ""]:
     """`log mean_{i != j} exp(-scale |x_i - x_j|^2)` over all devices; zero for a batch of one."""
-    n = len(x) * (1 if axis_name is None else jax.lax.axis_size(axis_name))
+    n = rows_of_all(len(x), axis_name)
     if n == 1:
         return jnp.sum(x) * 0
     pairs = in_batch(
@@ -292,11 +292,8 @@ def sigreg_loss(
     weight = jnp.full(knots, 2 * upper / (knots - 1), x.dtype).at[jnp.array([0, -1])].divide(2)
     normal = jnp.exp(-jnp.square(t) / 2)
     angle = along[..., None] * t
-    wave = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-    count = batch
-    mean = jnp.mean(wave, 1)
-    if axis_name is not None:
-        mean, count = jax.lax.pmean(mean, axis_name), batch * jax.lax.axis_size(axis_name)
-    error = jnp.square(mean[0] - normal) + jnp.square(mean[1])
-    loss = count * jnp.mean(jnp.matmul(error, weight * normal, precision="highest"))
+    real, imaginary = (mean_of_rows(wave(angle), axis_name) for wave in (jnp.cos, jnp.sin))
+    error = jnp.square(real - normal) + jnp.square(imaginary)
+    distance = jnp.matmul(error, weight * normal, precision=jax.lax.Precision.HIGHEST)
+    loss = rows_of_all(batch, axis_name) * jnp.mean(distance)
     return restore(jnp.broadcast_to(loss, (batch,)), embeddings)
