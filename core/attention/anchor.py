@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..numerics import check, check_broadcastable, check_integer, check_shape
+from ..numerics import check, check_boolean, check_broadcastable, check_integer, check_shape
 from .arguments import check_attention
 from .dot_product import dot_product_attention
 
@@ -35,7 +35,8 @@ def anchor_attention(
       bias: added to the logits; broadcasts to [batch, heads, points, anchors].
       mask: False hides an anchor, as where there are fewer than A of them; broadcasts to
         [batch, heads, points, anchors].
-      anchors: positions of the anchors among the keys [batch, anchors].
+      anchors: positions of the anchors among the keys [batch, anchors]; any number where the mask
+        hides the anchor from all points. The position of no key, such as -1, gives NaN elsewhere.
       scale: of the logits; dim^(-1/2) for None.
       is_causal: False; anchors have no order.
 
@@ -62,6 +63,12 @@ def anchor_attention(
     for name, x in (("bias", bias), ("mask", mask)):
         if x is not None:
             check_broadcastable(name, x, shape, "[batch, heads, points, anchors]")
-    index = jnp.asarray(anchors)[:, :, None, None]
+    index = jnp.asarray(anchors, jnp.int32)
+    index = jnp.where(index < 0, np.shape(key)[1], index)  # negative ones would count from the end
+    if mask is not None:
+        check_boolean(mask=mask)
+        mask = jnp.asarray(mask).reshape((1,) * (4 - np.ndim(mask)) + np.shape(mask))
+        index = jnp.where(jnp.any(mask, axis=(1, 2)), index, 0)
+    index = index[:, :, None, None]
     k, v = (jnp.take_along_axis(jnp.asarray(x), index, axis=1) for x in (key, value))
     return dot_product_attention(query, k, v, bias, mask, scale=scale)

@@ -6,7 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..numerics import check, check_broadcastable, check_floating, check_rank, check_shape, upcast
+from ..numerics import (
+    check,
+    check_boolean,
+    check_broadcastable,
+    check_floating,
+    check_rank,
+    check_shape,
+    upcast,
+)
 
 
 class Heads(NamedTuple):
@@ -85,8 +93,7 @@ def check_mask(mask: Any, query: Any, key: Any) -> None:
     """
     if mask is None:
         return
-    dtype = jnp.result_type(mask)
-    check(dtype == jnp.bool_, "mask", f"got dtype {dtype}, takes bool")
+    check_boolean(mask=mask)
     batch, queries, heads, _ = np.shape(query)
     shape = (batch, heads, queries, np.shape(key)[1])
     check_broadcastable("mask", mask, shape, "[batch, heads, queries, keys]")

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_boolean,
     check_floating,
     check_positive,
     check_rank,
@@ -89,8 +90,7 @@ def contextual_attention(
     check_floating(features=features)
     check_rank("features", features, 4)
     shape = batch, height, width, channels = np.shape(features)
-    dtype = jnp.result_type(mask)
-    check(dtype == jnp.bool_, "mask", f"got dtype {dtype}, takes bool")
+    check_boolean(mask=mask)
     check_shape("mask", mask, shape[:3], "[batch, height, width], as features")
     arrays = [features]
     if foreground is not None:

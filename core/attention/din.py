@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..numerics import (
     check,
+    check_boolean,
     check_broadcastable,
     check_floating,
     check_positive,
@@ -81,8 +82,7 @@ def din_attention(
         width = np.shape(matrix)[1]
         check_shape("layers", bias, (width,), f"[outputs], bias {i}")
     if mask is not None:
-        dtype = jnp.result_type(mask)
-        check(dtype == jnp.bool_, "mask", f"got dtype {dtype}, takes bool")
+        check_boolean(mask=mask)
         check_broadcastable("mask", mask, (batch, length), "[batch, length]")
     q, k, *flat = upcast(query, keys, *(x for layer in layers for x in layer))
     wide = jnp.broadcast_to(q[:, None], k.shape)

@@ -11,28 +11,36 @@ from jaxtyping import Array, Bool, Float, Int
 from ..kernels.flash_attention import Config, Inputs, Masks, Output, attention
 from ..numerics import (
     check,
+    check_boolean,
     check_broadcastable,
     check_floating,
     check_integer,
+    check_key,
     check_positive,
     check_range,
     check_shape,
+    known_number,
 )
 from .arguments import check_attention
 
 Window = int | tuple[int | None, int | None]
 
 
+def _is_whole(n: Any) -> bool:
+    return isinstance(n, int | np.integer) and not isinstance(n, bool)
+
+
 def _window(window: Window | None) -> tuple[int | None, int | None] | None:
     if window is None:
         return None
-    sides: Any = (window, window) if isinstance(window, int) else tuple(window)
+    sides: Any = tuple(window) if isinstance(window, tuple | list) else (window, window)
     check(
-        len(sides) == 2 and all(s is None or s >= 0 for s in sides),
+        len(sides) == 2 and all(s is None or (_is_whole(s) and s >= 0) for s in sides),
         "local_window_size",
-        f"got {window}, takes a number or a pair (left, right) of numbers from 0, or None",
+        f"got {window!r}, takes an integer or a pair (left, right) of integers from 0, or None",
     )
-    return sides
+    left, right = (None if s is None else int(s) for s in sides)
+    return left, right
 
 
 def _pairwise(x: Any, groups: tuple[int, int]) -> Any:
@@ -79,7 +87,7 @@ def _tiles(tiles: Any) -> tuple[int, int] | None:
     if tiles is None:
         return None
     pair = tuple(tiles) if isinstance(tiles, tuple | list) else ()
-    whole = all(isinstance(n, int | np.integer) and n > 0 for n in pair)
+    whole = all(_is_whole(n) and n > 0 for n in pair)
     takes = f"got {tiles!r}, takes a pair (queries, keys) of integers above 0, or None"
     check(len(pair) == 2 and whole, "tiles", takes)
     return int(pair[0]), int(pair[1])
@@ -152,7 +160,9 @@ def prepare(
     check_attention(query, key, value)
     batch, queries, heads, dim = query.shape
     keys, key_heads = key.shape[1:3]
+    check(isinstance(is_causal, bool | np.bool_), "is_causal", f"got {is_causal!r}, takes a bool")
     if logits_soft_cap is not None:
+        logits_soft_cap = known_number("logits_soft_cap", logits_soft_cap)
         check_positive(logits_soft_cap=logits_soft_cap)
     if sinks is not None:
         check_floating(sinks=sinks)
@@ -164,6 +174,8 @@ def prepare(
     if isinstance(scale, jax.Array):
         check_shape("scale", scale, (), "[]")
         query, scale = (query * scale).astype(dtype), 1.0
+    scale = known_number("scale", scale)
+    check(math.isfinite(scale), "scale", f"got {scale}, takes a finite number")
     groups = key_heads, heads // key_heads
     x = Inputs(
         jnp.transpose(query.reshape(batch, queries, *groups, dim), (0, 2, 3, 1, 4)),
@@ -176,15 +188,12 @@ def prepare(
         _check_pairs("bias", bias, full, keys)
         x = x._replace(bias=_pairwise(bias, groups))
     if mask is not None:
-        found = jnp.result_type(mask)
-        check(found == jnp.bool_, "mask", f"got dtype {found}, takes bool")
+        check_boolean(mask=mask)
         _check_pairs("mask", mask, full, keys)
+    dropout_rate = known_number("dropout_rate", dropout_rate)
     check_range("dropout_rate", dropout_rate, 0, 1, open_high=True)
-    check(
-        dropout_rate == 0 or dropout_rng is not None,
-        "dropout_rng",
-        f"got None, takes a key as dropout_rate is {dropout_rate}",
-    )
+    if dropout_rate:
+        check_key(dropout_rng=dropout_rng)
     segments = _segments(query_segment_ids, key_value_segment_ids, batch, queries, keys)
     masks = Masks(
         mask=None if mask is None else _pairwise(mask, groups),
@@ -197,11 +206,11 @@ def prepare(
         bits = jax.random.bits(dropout_rng, (2,), jnp.uint32)
         masks = masks._replace(seed=jax.lax.bitcast_convert_type(bits, jnp.int32))
     config = Config(
-        scale=float(scale),
+        scale=scale,
         causal=bool(is_causal),
         window=_window(local_window_size),
-        cap=None if logits_soft_cap is None else float(logits_soft_cap),
-        dropout=float(dropout_rate),
+        cap=logits_soft_cap,
+        dropout=dropout_rate,
         implementation=implementation,
         precision=precision,
         blocks=_tiles(tiles),

@@ -9,7 +9,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..kernels.two_pass_softmax.reference import softmax
-from ..numerics import check, check_floating, check_rank, check_shape, restore, upcast
+from ..numerics import (
+    check,
+    check_boolean,
+    check_floating,
+    check_rank,
+    check_shape,
+    restore,
+    upcast,
+)
 
 Order = Literal["paper", "released_parallel", "released_sequential"]
 ORDERS = ("paper", "released_parallel", "released_sequential")
@@ -23,8 +31,7 @@ def _over_pixels(
 
 def _check_mask(mask: Array | None, shape: tuple[int, ...]) -> None:
     if mask is not None:
-        dtype = jnp.result_type(mask)
-        check(dtype == jnp.bool_, "mask", f"got dtype {dtype}, takes bool")
+        check_boolean(mask=mask)
         check_shape("mask", mask, shape, "[..., pixels]")
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_boolean,
     check_floating,
     check_integer,
     check_rank,
@@ -36,9 +37,7 @@ def _check(tokens: Array, queries: Array, optimal: Array, mask: Array | None) ->
     check_shape("queries", queries, (examples, None), "[examples, query_dim]")
     check_shape("optimal", optimal, (examples,), "[examples], as tokens")
     if mask is not None:
-        check(
-            jnp.result_type(mask) == jnp.bool_, "mask", f"got {jnp.result_type(mask)}, takes bool"
-        )
+        check_boolean(mask=mask)
         check_shape("mask", mask, (examples, count), "[examples, tokens], as tokens")
 
 

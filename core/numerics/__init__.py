@@ -2,6 +2,7 @@
 
 from .checks import (
     check,
+    check_boolean,
     check_broadcastable,
     check_count,
     check_floating,
@@ -11,6 +12,7 @@ from .checks import (
     check_range,
     check_rank,
     check_shape,
+    known_number,
 )
 from .dtypes import accumulation_dtype, restore, upcast
 from .safe import safe_abs, safe_divide, safe_log, safe_norm, safe_normalize, safe_sqrt
@@ -18,6 +20,7 @@ from .safe import safe_abs, safe_divide, safe_log, safe_norm, safe_normalize, sa
 __all__ = [
     "accumulation_dtype",
     "check",
+    "check_boolean",
     "check_broadcastable",
     "check_count",
     "check_floating",
@@ -27,6 +30,7 @@ __all__ = [
     "check_range",
     "check_rank",
     "check_shape",
+    "known_number",
     "restore",
     "safe_abs",
     "safe_divide",

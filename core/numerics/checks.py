@@ -5,6 +5,7 @@ nothing in the compiled program. A hyper-parameter that is itself traced (a sche
 be looked at and passes.
 """
 
+import contextlib
 from typing import Any
 
 import jax
@@ -29,8 +30,11 @@ def check(condition: bool, argument: str, message: str) -> None:
         raise ValueError(f"{argument}: {message}")
 
 
-def _dtype(x: Any) -> Any:
-    return jnp.result_type(x)
+def _dtype(name: str, x: Any) -> Any:
+    try:
+        return jnp.result_type(x)
+    except TypeError:
+        raise ValueError(f"{name}: got {type(x).__name__}, takes an array") from None
 
 
 def check_floating(**arrays: Any) -> None:
@@ -39,11 +43,9 @@ def check_floating(**arrays: Any) -> None:
     >>> check_floating(logits=jnp.zeros((2, 3)))
     """
     for name, x in arrays.items():
-        check(
-            jnp.issubdtype(_dtype(x), jnp.floating),
-            name,
-            f"got dtype {_dtype(x)}, takes floating point",
-        )
+        dtype = _dtype(name, x)
+        fits = jnp.issubdtype(dtype, jnp.floating)
+        check(fits, name, f"got dtype {dtype}, takes floating point")
 
 
 def check_integer(**arrays: Any) -> None:
@@ -52,11 +54,18 @@ def check_integer(**arrays: Any) -> None:
     >>> check_integer(labels=jnp.array([0, 1]))
     """
     for name, x in arrays.items():
-        check(
-            jnp.issubdtype(_dtype(x), jnp.integer),
-            name,
-            f"got dtype {_dtype(x)}, takes integers",
-        )
+        dtype = _dtype(name, x)
+        check(jnp.issubdtype(dtype, jnp.integer), name, f"got dtype {dtype}, takes integers")
+
+
+def check_boolean(**arrays: Any) -> None:
+    """Raise unless every array (given by name) has a boolean dtype.
+
+    >>> check_boolean(mask=jnp.array([True, False]))
+    """
+    for name, x in arrays.items():
+        dtype = _dtype(name, x)
+        check(dtype == jnp.bool_, name, f"got dtype {dtype}, takes bool")
 
 
 def check_rank(
@@ -113,11 +122,37 @@ def check_broadcastable(argument: str, x: Any, shape: tuple[int, ...], meaning: 
     )
 
 
-def _known(x: Any) -> float | None:
+def _known(name: str, x: Any) -> float | None:
     """The number that `x` is, or None where it is traced, absent or an array of several."""
     if x is None or isinstance(x, jax.core.Tracer) or np.ndim(x) != 0:
         return None
-    return float(x)
+    return known_number(name, x)
+
+
+def known_number(argument: str, x: Any) -> float:
+    """A number that must be known while the function is traced.
+
+    Args:
+      argument: the argument's name.
+      x: the number.
+
+    Returns:
+      It as a Python float.
+
+    Raises:
+      ValueError: for what is no number, or a traced one.
+
+    >>> known_number("scale", np.float32(0.5))
+    0.5
+    """
+    number: float | None = None
+    if not isinstance(x, str | bytes):  # "0.5" is a number for Python
+        with contextlib.suppress(TypeError, ValueError):
+            number = float(x)
+    takes = "takes a number that is known when the function is traced"
+    if number is None:
+        raise ValueError(f"{argument}: got {x!r}, {takes}")
+    return number
 
 
 def check_positive(**values: Any) -> None:
@@ -126,7 +161,7 @@ def check_positive(**values: Any) -> None:
     >>> check_positive(temperature=0.1)
     """
     for name, x in values.items():
-        known = _known(x)
+        known = _known(name, x)
         check(
             known is None or (known > 0 and np.isfinite(known)),
             name,
@@ -135,12 +170,12 @@ def check_positive(**values: Any) -> None:
 
 
 def check_count(**values: Any) -> None:
-    """Raise unless every number (given by name) is a Python integer of one or more.
+    """Raise unless every number (given by name) is an integer, not an array, of one or more.
 
     >>> check_count(classes=10, features=64)
     """
     for name, value in values.items():
-        whole = isinstance(value, int) and not isinstance(value, bool)
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         check(whole and value >= 1, name, f"got {value!r}, takes an integer of 1 or more")
 
 
@@ -174,7 +209,7 @@ def check_range(
 
     >>> check_range("label_smoothing", 0.1, 0, 1, open_high=True)
     """
-    known = _known(x)
+    known = _known(argument, x)
     if known is None:
         return
     inside = not np.isnan(known)

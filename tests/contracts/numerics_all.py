@@ -79,6 +79,20 @@ CASES = [
         bad=tuple(Bad("value: got", {"value": v}) for v in (0, True, 2.5, "2")),
     ),
     Case(
+        "papyrax.numerics.check_boolean",
+        lambda rng: {"x": rng.integers(0, 2, (3,)) > 0},
+        call=checked,
+        differentiable=False,
+        bad=(Bad("x: got dtype float32", {"x": np.zeros(3)}), Bad("x: got list", {"x": [True]})),
+    ),
+    Case(
+        "papyrax.numerics.known_number",
+        one,
+        ("x",),
+        call=lambda fn, x, value=0.5: fn("value", value) * x,
+        bad=tuple(Bad("value: got", {"value": v}) for v in ("0.5", [1.0], np.zeros(2))),
+    ),
+    Case(
         "papyrax.numerics.check_key",
         one,
         ("x",),

@@ -30,6 +30,18 @@ def test_is_softmax_over_the_anchors():
         np.testing.assert_allclose(got[b, :, n], weights @ v[b, chosen, n // 2], rtol=1e-10)
 
 
+def test_hidden_anchors_may_be_anywhere():
+    q, k, v, anchors = draw()
+    mask = np.array([True, True, False])
+    want = anchor_attention(q, k, v, mask=mask, anchors=anchors)
+    for padding in (-1, 6, 99):
+        padded = np.where(mask, anchors, padding)
+        np.testing.assert_allclose(
+            anchor_attention(q, k, v, mask=mask, anchors=padded), want, rtol=1e-12
+        )
+        assert np.isnan(anchor_attention(q, k, v, anchors=padded)).all()
+
+
 def test_order_of_anchors_does_not_matter_and_other_points_are_not_read():
     q, k, v, anchors = draw()
     want = anchor_attention(q, k, v, anchors=anchors)

@@ -176,6 +176,48 @@ def test_mixed_dtypes_are_promoted():
     assert (out.dtype, lse.dtype) == (jnp.bfloat16, jnp.float32)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("scale", ("1", [1.0], 1j, float("nan"), np.ones(2))),
+        ("is_causal", ("no", 1, None)),
+        ("local_window_size", (2.5, (1.5, 0), "ab", True, np.ones(2))),
+        ("logits_soft_cap", ("a", np.ones(2))),
+        ("dropout_rate", ("a", None)),
+        ("dropout_rng", (3, None, np.zeros(3), jax.random.split(jax.random.key(0)))),
+        ("key_value_seq_lengths", ([5, 9], "ab")),
+        ("sinks", ([0.0] * 4,)),
+        ("bias", ("ab", 1)),
+        ("mask", ("ab", 1)),
+    ],
+)
+def test_what_is_no_number_or_array_is_named(name, values):
+    for value in values:
+        options = {"dropout_rate": 0.5} if name == "dropout_rng" else {}
+        with pytest.raises(ValueError, match=f"^{name}: got"):
+            dot_product_attention(Q, K, V, **(options | {name: value}))
+
+
+def test_traced_hyper_parameters_are_named():
+    for name in ("logits_soft_cap", "dropout_rate", "is_causal"):
+        with pytest.raises(ValueError, match=f"^{name}: got"):
+            jax.jit(lambda x, name=name: dot_product_attention(Q, K, V, **{name: x}))(0.5)
+
+
+def test_numbers_of_numpy():
+    options = [
+        {"local_window_size": window, "scale": scale, "is_causal": causal}
+        for window, scale, causal in (
+            (np.int64(2), np.float32(0.5), np.True_),
+            ((2, 2), 0.5, True),
+            ([np.int32(2), 2], np.array(0.5), True),
+        )
+    ]
+    first, *others = (dot_product_attention(Q, K, V, **o) for o in options)
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+
+
 def test_one_trace_serves_every_platform():
     """`implementation=None` chooses when the program is lowered."""
     x = [jax.ShapeDtypeStruct((1, 256, 2, 64), jnp.float32)] * 3
