@@ -141,7 +141,8 @@ def plan(work: Pass, asked: tuple[int, int, int] | None) -> Plan:
         room = min(room, gpus.SMALLEST)
     else:
         room, most = room - SCRATCH, 2 * most
-    every = itertools.product((16, 32, 64, 128), (16, 32, 64, 128, 256), (16, 32, 64))
+    # Of equals the one with the most rows is first: it takes the fewest registers.
+    every = itertools.product((128, 64, 32, 16), (256, 128, 64, 32, 16), (64, 32, 16))
     plans = [Plan(work, dict(zip("nvd", tile, strict=True))) for tile in every]
     fit = [p for p in plans if p.logits <= most and p.memory() <= room]
     return min(fit, key=Plan.cost)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import test_linear_softmax
+from gpus import absent_gpu
 from linear_layers import assert_sharded, with_bias
 
 from papyrax.losses import (
@@ -35,8 +36,12 @@ def test_a_vocabulary_on_eight_devices():
         (linear_aldr_kl, {}, {"log_sums", "tangent"}),
     ],
 )
-def test_losses_are_made_of_kernels(loss, options, kernels):
-    """Their gradients too, lowered for a TPU on a machine without one."""
+@pytest.mark.parametrize(
+    ("implementation", "platform", "call"),
+    [("pallas_tpu", "tpu", "tpu_custom_call"), ("pallas_triton", "cuda", "xla.gpu.triton")],
+)
+def test_losses_are_made_of_kernels(loss, options, kernels, implementation, platform, call):
+    """Their gradients too, lowered for a TPU and for a GPU on a machine without."""
     h, w, y = jnp.ones((4, 3)), jnp.ones((3, 7)), jnp.arange(4)
 
     def total(w, implementation):
@@ -49,10 +54,12 @@ def test_losses_are_made_of_kernels(loss, options, kernels):
 
     def lower(implementation):
         value_and_grad = jax.jit(jax.value_and_grad(lambda w: total(w, implementation)))
-        return value_and_grad.trace(w).lower(lowering_platforms=("tpu",)).as_text()
+        with absent_gpu():
+            return value_and_grad.trace(w).lower(lowering_platforms=(platform,)).as_text()
 
-    text = lower("pallas_tpu")
+    text = lower(implementation)
     every = kernels | {"cotangent"}
     names = {"log_sums", "sums", "tangent", "cotangent", "hessian", "curve"}
     assert {n for n in names if f"linear_{n}_over_" in text} == every
-    assert "tpu_custom_call" not in lower(None)
+    assert call in text
+    assert call not in lower(None)
