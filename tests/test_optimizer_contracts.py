@@ -42,14 +42,19 @@ def make(case: OptimizerCase, **change):
     return suite.resolve(case.name)(**{**case.static, **change})
 
 
+def gradient(params):
+    """The gradient of the loss, and zeros for leaves of integers."""
+    grads = jax.grad(loss, allow_int=True)(params, batch())
+    return {k: jnp.zeros_like(p) if p.dtype == jnp.int32 else grads[k] for k, p in params.items()}
+
+
 def stepper(case, tx):
     def step(params, state, key):
-        grads = jax.grad(loss)(params, batch())
         extra = case.extra(loss, params, batch(), key) if case.extra else {}
-        updates, state = tx.update(grads, state, params, **extra)
+        updates, state = tx.update(gradient(params), state, params, **extra)
         return optax.apply_updates(params, updates), state, updates
 
-    return jax.jit(step)
+    return jax.jit(step, donate_argnums=(0, 1))
 
 
 def run(case, tx, params=None, steps=3, state=None, first=0):
@@ -119,6 +124,18 @@ def test_partition(case):
 
 
 @each_case
+def test_no_leaves_and_map_params(case):
+    """A group that has no leaf, and optax's map over a state, which starts from no leaves."""
+    params, ours = params_like(), make(case)
+    tx = optax.partition({"ours": ours, "other": optax.sgd(0.1)}, lambda params: "other")
+    extra = case.extra(loss, params, batch(), jax.random.key(0)) if case.extra else {}
+    updates, _ = tx.update(params, tx.init(params), params, **extra)
+    assert_trees_close(updates, jax.tree.map(lambda p: -0.1 * p, params))
+    state = ours.init(params)
+    assert_trees_close(optax.tree.map_params(ours, lambda x: x, state), state)
+
+
+@each_case
 def test_inject_hyperparams(case):
     if not case.numeric:
         return
@@ -185,14 +202,18 @@ def test_orbax_round_trip_continues_identically(case, tmp_path):
 
 
 @each_case
-def test_bf16_parameters(case):
-    params, state, updates = run(case, make(case), params_like(jnp.bfloat16))
-    for leaf, update in zip(*map(jax.tree.leaves, (params, updates))):
-        assert update.dtype == jnp.bfloat16
+def test_bf16_integer_and_empty_parameters(case):
+    table = jnp.array([[500, 1], [-400, 2], [3, 300]], jnp.int32)
+    others = {"table": table, "empty": jnp.zeros((0, 2), jnp.bfloat16)}
+    before = make(case).init({**params_like(jnp.bfloat16), **others})
+    types = jax.tree.map(jax.typeof, before)
+    new = jax.tree.map(jnp.copy, {**params_like(jnp.bfloat16), **others})
+    params, state, updates = run(case, make(case), new, state=before)
+    np.testing.assert_array_equal(params.pop("table"), table)
+    for leaf, name in zip(jax.tree.leaves(params), sorted(params)):
+        assert updates[name].dtype == jnp.bfloat16
         assert jnp.all(jnp.isfinite(leaf))
-    before = make(case).init(params_like(jnp.bfloat16))
-    same = jax.tree.map(lambda a, b: a.dtype == b.dtype and a.shape == b.shape, before, state)
-    assert all(jax.tree.leaves(same)), "the state's dtypes or shapes change with an update"
+    assert types == jax.tree.map(jax.typeof, state), "the state's types change with an update"
 
 
 @each_case

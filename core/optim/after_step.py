@@ -7,7 +7,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..curvature.trees import is_floating
 from ..numerics import accumulation_dtype, check
+
+
+def changed(change: Callable[[jax.Array], jax.Array], updates: Any, params: Any) -> Any:
+    """The updates that take weights of two axes or more to `change` of where they were going."""
+    check(params is not None, "params", "got None, takes the parameters")
+
+    def one(update: Any, param: Any) -> Any:
+        if jnp.ndim(update) < 2 or jnp.size(update) == 0 or not is_floating(param):
+            return update
+        wide = accumulation_dtype(param, update)
+        w = jnp.asarray(param, wide)
+        return (change(w + jnp.asarray(update, wide)) - w).astype(update.dtype)
+
+    return jax.tree.map(one, updates, params)
 
 
 def after_step(change: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformationExtraArgs:
@@ -21,15 +36,6 @@ def after_step(change: Callable[[jax.Array], jax.Array]) -> optax.GradientTransf
         updates: Any, state: optax.EmptyState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, optax.EmptyState]:
         del extra_args  # they are for other transformations
-        check(params is not None, "params", "got None, takes the parameters")
-
-        def one(update: Any, param: Any) -> Any:
-            if jnp.ndim(update) < 2:
-                return update
-            wide = accumulation_dtype(param, update)
-            w = jnp.asarray(param, wide)
-            return (change(w + jnp.asarray(update, wide)) - w).astype(update.dtype)
-
-        return jax.tree.map(one, updates, params), state
+        return changed(change, updates, params), state
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -130,10 +130,10 @@ class RadiusState(NamedTuple):
     """State of `diminishing_radius`.
 
     Attributes:
-      steps: those that are over [].
+      count: number of updates so far [].
     """
 
-    steps: Array
+    count: Array  # type: ignore[assignment]  # tuples have a method of that name
 
 
 def diminishing_radius(radius: Any, decay: Any = 1.0) -> optax.GradientTransformationExtraArgs:
@@ -180,12 +180,12 @@ def diminishing_radius(radius: Any, decay: Any = 1.0) -> optax.GradientTransform
             if not is_floating(x):
                 return x
             wide = jnp.asarray(x, accumulation_dtype(x))
-            t = state.steps.astype(wide.dtype)
+            t = state.count.astype(wide.dtype)
             most = jnp.asarray(radius, wide.dtype) * (t + 1) ** -decay / jnp.log(t + 2)
             norm = safe_norm(wide, axis=None)
             factor = jnp.where(norm > most, safe_divide(most, norm), 1)
             return (factor * wide).astype(jnp.result_type(x))
 
-        return jax.tree.map(limit, updates), RadiusState(state.steps + 1)
+        return jax.tree.map(limit, updates), RadiusState(optax.safe_increment(state.count))
 
     return optax.GradientTransformationExtraArgs(init, update)

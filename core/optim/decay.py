@@ -1,4 +1,4 @@
-"""Decoupled weight decay that leaves integer parameters alone."""
+"""Transformations of optax that leave integer parameters alone."""
 
 from typing import Any
 
@@ -8,8 +8,15 @@ import optax
 from ..curvature.trees import is_floating
 
 
+def on_floats(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """`tx` for floating-point leaves: of integer ones it would turn the state to floats."""
+    return optax.masked(tx, lambda tree: jax.tree.map(is_floating, tree))
+
+
 def decayed_weights(weight_decay: Any, mask: Any) -> optax.GradientTransformation:
     """`optax.add_decayed_weights`, which would let integer leaves decay as well."""
+    if isinstance(weight_decay, int | float) and weight_decay == 0:
+        return optax.identity()  # which asks for no parameters
 
     def add(updates: Any, params: Any) -> Any:
         if params is None:

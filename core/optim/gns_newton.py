@@ -156,7 +156,8 @@ def scale_by_gns_newton(
       eps: added to gamma in lambda.
       order: number of Lanczos steps; no more than the parameters are used.
       max_search: most trials of an update. If none is accepted the last one is used where it lowers
-        the loss (the authors' code uses it always), and there is no step where it does not.
+        the loss (the authors' code uses it always), and there is no step where it does not, nor
+        where loss or gradient is not finite; gamma then stays.
 
     Returns:
       A `GradientTransformationExtraArgs`; its updates are to be subtracted.
@@ -183,7 +184,8 @@ def scale_by_gns_newton(
         floats = [p for p in jax.tree.leaves(params) if is_floating(p)]
         dtype = jnp.result_type(jnp.float32, *floats)
         zero = jnp.zeros((), jnp.int32)
-        return GnsNewtonState(zero, jnp.asarray(gamma, dtype), zero)
+        state = GnsNewtonState(zero, jnp.asarray(gamma, dtype), zero)
+        return jax.tree.map(jnp.copy, state)  # no buffer is shared: all may be donated
 
     def update(
         updates: Any,
@@ -195,6 +197,8 @@ def scale_by_gns_newton(
         **extra_args: Any,
     ) -> tuple[Any, GnsNewtonState]:
         del extra_args  # they are for other transformations
+        if not any(is_floating(g) and g.size for g in jax.tree.leaves(updates)):
+            return updates, state._replace(count=optax.safe_increment(state.count))
         local = resolve_oracle(oracle, obj_fn, params)
         apply, dim, dtype = flat_matvec(local.product, updates)
         unflatten = unflatten_like(updates)
@@ -212,10 +216,10 @@ def scale_by_gns_newton(
         weights = norm * vectors[0]
         start, _ = local.value_and_grad(jax.tree.map(jnp.zeros_like, updates))
 
-        def solve(gamma: Array) -> tuple[Array, Any]:
+        def solve(gamma: Array) -> tuple[Array, Float[Array, "dim"]]:
             ridge = norm / (gamma + eps)
             inner = vectors @ safe_divide(weights, values + ridge)
-            return ridge, unflatten(jnp.matmul(inner, basis, precision=jax.lax.Precision.HIGHEST))
+            return ridge, jnp.matmul(inner, basis, precision=jax.lax.Precision.HIGHEST)
 
         def searching(carry: Any) -> Array:
             _, trials, accepted, _ = carry
@@ -224,7 +228,7 @@ def scale_by_gns_newton(
         def search(carry: Any) -> Any:
             length, trials, _, _ = carry
             ridge, step = solve(length)
-            value, grad = local.value_and_grad(jax.tree.map(jnp.negative, step))
+            value, grad = local.value_and_grad(unflatten(-step))
             # Near a minimum a loss changes by less than its rounding, which must not end the search
             # with a length of nothing.
             rounding = 4 * jnp.finfo(value.dtype).eps * jnp.abs(start)
@@ -234,18 +238,16 @@ def scale_by_gns_newton(
             longest = jnp.sqrt(jnp.finfo(dtype).max)
             longer = jnp.clip(2 * length, gamma_min, longest)
             usable = accepted | (value <= start)
-            step = jax.tree.map(lambda s: jnp.where(usable, s, jnp.zeros_like(s)), step)
+            step = jnp.where(usable, step, 0)
             return jnp.where(accepted, longer, length / 2), trials + 1, accepted, step
 
-        first = (
-            state.gamma.astype(dtype),
-            jnp.zeros((), jnp.int32),
-            jnp.zeros((), bool),
-            jax.tree.map(jnp.zeros_like, updates),
-        )
+        # A loss or a gradient that is not finite says nothing about the length.
+        lost = ~jnp.isfinite(norm) | ~jnp.isfinite(start)
+        none = jnp.zeros((), jnp.int32)
+        first = (state.gamma.astype(dtype), none, lost, jnp.zeros_like(gradient))
         length, trials, _, step = jax.lax.while_loop(searching, search, first)
         count = optax.safe_increment(state.count)
-        return step, GnsNewtonState(count, length.astype(state.gamma.dtype), trials)
+        return unflatten(step), GnsNewtonState(count, length.astype(state.gamma.dtype), trials)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -9,8 +9,6 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from ..numerics import (
-    accumulation_dtype,
-    check,
     check_count,
     check_floating,
     check_range,
@@ -21,6 +19,7 @@ from ..numerics import (
     safe_norm,
     upcast,
 )
+from .after_step import changed
 
 
 def _shares(norms: Array, weights: Array, k: int, penalty: Any) -> Array:
@@ -159,10 +158,10 @@ class GroupEnvelopeState(NamedTuple):
     """State of `proximal_group_envelope`.
 
     Attributes:
-      step: updates so far [].
+      count: number of updates so far [].
     """
 
-    step: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]  # tuples have a method of that name
 
 
 def proximal_group_envelope(
@@ -208,16 +207,11 @@ def proximal_group_envelope(
         updates: Any, state: GroupEnvelopeState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, GroupEnvelopeState]:
         del extra_args  # they are for other transformations
-        check(params is not None, "params", "got None, takes the parameters")
-        rate = learning_rate(state.step) if callable(learning_rate) else learning_rate
+        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
 
-        def one(update: Any, param: Any) -> Any:
-            if jnp.ndim(update) < 2:
-                return update
-            wide = accumulation_dtype(param, update)
-            w, step = jnp.asarray(param, wide), jnp.asarray(update, wide)
-            return (group_envelope_prox(w + step, k, rate * strength) - w).astype(update.dtype)
+        def prox(weights: Array) -> Array:
+            return group_envelope_prox(weights, k, rate * strength)
 
-        return jax.tree.map(one, updates, params), GroupEnvelopeState(state.step + 1)
+        return changed(prox, updates, params), GroupEnvelopeState(optax.safe_increment(state.count))
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from ..curvature.inverse_fisher import HIGHEST, ridge_cholesky
 from ..curvature.trees import is_floating
 from ..numerics import accumulation_dtype, check, check_count, check_positive, check_range
-from .decay import decayed_weights
+from .decay import decayed_weights, on_floats
 
 Blocks = Literal["all", "leaf"]
 
@@ -221,7 +221,7 @@ def m_fac(
         optax.chain(
             decayed_weights(weight_decay, mask),
             rule,
-            optax.ema(momentum, debias=False),
+            on_floats(optax.ema(momentum, debias=False)),
             optax.scale_by_learning_rate(learning_rate),
         )
     )

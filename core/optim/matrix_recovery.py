@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from ..curvature.trees import is_floating
 from ..numerics import (
     check,
     check_floating,
@@ -123,10 +124,10 @@ class SubgmState(NamedTuple):
     """State of `subgm`.
 
     Attributes:
-      step: updates so far [].
+      count: number of updates so far [].
     """
 
-    step: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]  # tuples have a method of that name
 
 
 def subgm(eta0: Any = 0.3, rho: Any = 0.99) -> optax.GradientTransformationExtraArgs:
@@ -178,11 +179,13 @@ def subgm(eta0: Any = 0.3, rho: Any = 0.99) -> optax.GradientTransformationExtra
         takes = "takes the sub-gradient by the matrix that is factorized"
         check(subgradient is not None, "subgradient", f"got None, {takes}")
         norm = tree_norm(subgradient)
-        rate = eta0 * jnp.power(jnp.asarray(rho, norm.dtype), state.step)
+        rate = eta0 * jnp.power(jnp.asarray(rho, norm.dtype), state.count)
 
         def move(d: Any) -> Array:
+            if not is_floating(d):
+                return d
             return (-rate * safe_divide(upcast(d), norm)).astype(d.dtype)
 
-        return jax.tree.map(move, updates), SubgmState(state.step + 1)
+        return jax.tree.map(move, updates), SubgmState(optax.safe_increment(state.count))
 
     return optax.GradientTransformationExtraArgs(init, update)

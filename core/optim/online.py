@@ -37,13 +37,14 @@ class MirrorMap(NamedTuple):
     dual_norm: Callable[[Any], Float[Array, ""]]
 
 
-def _wide(tree: Any) -> Any:
+def wide(tree: Any) -> Any:
+    """The tree in the dtypes to compute in."""
     return jax.tree.map(lambda x: jnp.asarray(x, accumulation_dtype(x)), tree)
 
 
 def tree_norm(tree: Any) -> Float[Array, ""]:
     """Euclidean norm of all entries; the inner norms keep it in range."""
-    norms = [safe_norm(x, axis=None) for x in jax.tree.leaves(_wide(tree))]
+    norms = [safe_norm(x, axis=None) for x in jax.tree.leaves(wide(tree))]
     return safe_norm(jnp.stack(norms)) if norms else jnp.zeros(())
 
 
@@ -80,7 +81,7 @@ def euclidean_mirror(radius: Any = None) -> MirrorMap:
     def step(point: Any, direction: Any, rate: Any) -> Any:
         return project(jax.tree.map(lambda x, g: (x - rate * g).astype(x.dtype), point, direction))
 
-    return MirrorMap(lambda params: project(_wide(params)), step, lambda dual: dual, tree_norm)
+    return MirrorMap(lambda params: project(wide(params)), step, lambda dual: dual, tree_norm)
 
 
 def entropic_mirror() -> MirrorMap:
@@ -106,7 +107,7 @@ def entropic_mirror() -> MirrorMap:
     """
 
     def norm(tree: Any) -> Float[Array, ""]:
-        largest = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(_wide(tree))]
+        largest = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(wide(tree))]
         return jnp.max(jnp.stack(largest)) if largest else jnp.zeros(())
 
     def step(dual: Any, direction: Any, rate: Any) -> Any:
@@ -116,7 +117,7 @@ def entropic_mirror() -> MirrorMap:
         return jax.tree.map(move, dual, direction)
 
     def to_dual(params: Any) -> Any:
-        return jax.tree.map(lambda x: jax.nn.log_softmax(safe_log(x), axis=-1), _wide(params))
+        return jax.tree.map(lambda x: jax.nn.log_softmax(safe_log(x), axis=-1), wide(params))
 
     def to_primal(dual: Any) -> Any:
         return jax.tree.map(lambda z: jax.nn.softmax(z, axis=-1), dual)
@@ -149,9 +150,10 @@ def _optimistic(
 
     def init(params: Any) -> OptimisticOmdState:
         dual = geometry.to_dual(params)
-        hint = jax.tree.map(jnp.zeros_like, _wide(params))
+        hint = jax.tree.map(jnp.zeros_like, wide(params))
         variation = jnp.zeros((), accumulation_dtype(*jax.tree.leaves(hint)))
-        return OptimisticOmdState(dual, hint, variation, jnp.zeros((), jnp.int32))
+        state = OptimisticOmdState(dual, hint, variation, jnp.zeros((), jnp.int32))
+        return jax.tree.map(jnp.copy, state)  # no buffer is shared: all may be donated
 
     def update(
         updates: Any,
@@ -163,11 +165,11 @@ def _optimistic(
     ) -> tuple[Any, OptimisticOmdState]:
         del extra_args  # they are for other transformations
         check(params is not None, "params", "got None, takes the parameters of this round")
-        gradients = _wide(updates)
+        gradients = wide(updates)
         dual = geometry.step(state.dual, gradients, rate(state.rounds, state.variation))
         change = jax.tree.map(jnp.subtract, gradients, state.hint)
         variation = state.variation + jnp.square(geometry.dual_norm(change))
-        expected = gradients if hint is None else _wide(hint)
+        expected = gradients if hint is None else wide(hint)
         new = OptimisticOmdState(
             dual, expected, variation.astype(state.variation.dtype), state.rounds + 1
         )

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float
 
 from ..numerics import accumulation_dtype, check, check_count, check_positive, check_range
-from .online import MirrorMap, euclidean_mirror
+from .online import MirrorMap, euclidean_mirror, wide
 
 
 class DynamicOmdState(NamedTuple):
@@ -31,10 +31,6 @@ class DynamicOmdState(NamedTuple):
     log_weights: Float[Array, "experts"]
     expected: Float[Array, "experts"]
     variation: Float[Array, ""]
-
-
-def _wide(tree: Any) -> Any:
-    return jax.tree.map(lambda x: jnp.asarray(x, accumulation_dtype(x)), tree)
 
 
 def _sum(tree: Any) -> Float[Array, "experts"]:
@@ -135,13 +131,13 @@ def optimistic_omd_dynamic(
         return _sum(jax.tree.map(jnp.multiply, points, gradients)) + penalty * moved
 
     def init(params: Any) -> DynamicOmdState:
-        check(bool(jax.tree.leaves(params)), "params", "got no arrays, takes one or more")
         dual = geometry.to_dual(params)
         duals = jax.tree.map(lambda x: jnp.broadcast_to(x, (experts, *jnp.shape(x))), dual)
         zeros = jnp.zeros(experts, accumulation_dtype(*jax.tree.leaves(dual)))
-        points = jax.vmap(geometry.to_primal)(duals)
+        points = jax.vmap(geometry.to_primal)(duals) if jax.tree.leaves(duals) else duals
         even = zeros - float(np.log(experts))
-        return DynamicOmdState(duals, points, zeros, even, zeros, jnp.ones((), zeros.dtype))
+        state = DynamicOmdState(duals, points, zeros, even, zeros, jnp.ones((), zeros.dtype))
+        return jax.tree.map(jnp.copy, state)  # no buffer is shared: all may be donated
 
     def update(
         updates: Any,
@@ -153,18 +149,20 @@ def optimistic_omd_dynamic(
     ) -> tuple[Any, DynamicOmdState]:
         del extra_args  # they are for other transformations
         check(params is not None, "params", "got None, takes the parameters of this round")
+        if not jax.tree.leaves(updates):
+            return updates, state
 
         def rate(variation: Array) -> Array:
             return jnp.minimum(bound, meta_scale / jnp.sqrt(variation)).astype(variation.dtype)
 
-        gradients = _wide(updates)
+        gradients = wide(updates)
         loss = losses(state.points, gradients, state.moved)
         log_weights = jax.nn.log_softmax(state.log_weights - rate(state.variation) * loss)
         surprise = jnp.max(jnp.abs(loss - state.expected))
         variation = (state.variation + jnp.square(surprise)).astype(state.variation.dtype)
         duals = step(state.duals, gradients)
 
-        ahead = gradients if hint is None else _wide(hint)
+        ahead = gradients if hint is None else wide(hint)
         points = jax.vmap(geometry.to_primal)(step(duals, ahead))
         gaps = jax.tree.map(lambda a, b: jnp.square(a - b), points, state.points)
         moved = _sum(gaps).astype(state.moved.dtype)

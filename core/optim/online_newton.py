@@ -106,8 +106,7 @@ def optimistic_online_newton(
     beta = jnp.minimum(1 / (4 * gradient_bound * diameter), exp_concavity) / 2
 
     def init(params: Any) -> OptimisticNewtonState:
-        check(bool(jax.tree.leaves(params)), "params", "got no arrays, takes one or more")
-        point = _flat(params)
+        point = jnp.copy(_flat(params))  # a buffer of its own, which may be donated
         gram = jnp.zeros((point.size, point.size), point.dtype)
         return OptimisticNewtonState(point, jnp.zeros_like(point), gram, jnp.zeros((), jnp.int32))
 
@@ -121,6 +120,8 @@ def optimistic_online_newton(
     ) -> tuple[Any, OptimisticNewtonState]:
         del extra_args  # they are for other transformations
         check(params is not None, "params", "got None, takes the parameters of this round")
+        if not jax.tree.leaves(updates):
+            return updates, state
         g = _flat(updates).astype(state.point.dtype)
 
         def step(gram: Array, point: Array, gradient: Array) -> Array:

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from ..curvature.trees import is_floating
 from ..numerics import check, check_positive, check_range, safe_divide, safe_norm
+from .decay import on_floats
 
 Mask = Any | Callable[[Any], Any] | None
 
@@ -83,7 +85,11 @@ def scale_by_perpgrad(
     ) -> tuple[Any, optax.EmptyState]:
         del extra
         check(params is not None, "params", "got None, takes the parameters to project against")
-        return jax.tree.map(lambda g, w: _perpendicular(g, w, eps, rescale), updates, params), state
+
+        def project(g: Any, w: Any) -> Any:
+            return _perpendicular(g, w, eps, rescale) if is_floating(g) else g
+
+        return jax.tree.map(project, updates, params), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -147,4 +153,4 @@ def perpgrad(
     adamw = optax.adamw(
         learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask, mu_dtype=mu_dtype
     )
-    return optax.with_extra_args_support(optax.chain(project, adamw))
+    return optax.with_extra_args_support(optax.chain(project, on_floats(adamw)))

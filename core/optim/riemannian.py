@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from ..curvature.trees import is_floating
 from ..numerics import accumulation_dtype, check, check_range
 
 Mask = Any | Callable[[Any], Any] | None
@@ -18,11 +19,11 @@ class GrassmannState(NamedTuple):
     """State of `grassmann_sgd`.
 
     Attributes:
-      step: updates so far [].
+      count: number of updates so far [].
       momentum: one array a parameter, in its shape; tangents at the last bases for subspaces.
     """
 
-    step: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]  # tuples have a method of that name
     momentum: Any
 
 
@@ -54,7 +55,9 @@ def _geodesic(basis: Basis, tangent: Basis) -> Basis:
 
 
 def _tall(params: Any) -> Any:
-    return jax.tree.map(lambda p: jnp.ndim(p) > 1 and p.shape[-1] <= p.shape[-2], params)
+    return jax.tree.map(
+        lambda p: is_floating(p) and jnp.ndim(p) > 1 and p.shape[-1] <= p.shape[-2], params
+    )
 
 
 def grassmann_sgd(
@@ -132,9 +135,11 @@ def grassmann_sgd(
     ) -> tuple[Any, GrassmannState]:
         del extra
         check(params is not None, "params", "got None, takes the bases to move")
-        rate = learning_rate(state.step) if callable(learning_rate) else learning_rate
+        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
 
         def one(grad: Any, old: Any, param: Any, is_basis: bool) -> tuple[Array, Array]:
+            if not is_floating(param):
+                return grad, old
             g, m, p = (jnp.asarray(a, accumulation_dtype(param, grad)) for a in (grad, old, param))
             if not is_basis:
                 m = momentum * m + g + weight_decay * p
@@ -152,6 +157,6 @@ def grassmann_sgd(
         others = (tree.flatten_up_to(t) for t in (state.momentum, params, flags(params)))
         pairs = list(map(one, grads, *others))
         steps, moments = (tree.unflatten(pair[i] for pair in pairs) for i in (0, 1))
-        return steps, GrassmannState(state.step + 1, moments)
+        return steps, GrassmannState(optax.safe_increment(state.count), moments)
 
     return optax.GradientTransformationExtraArgs(init, update)

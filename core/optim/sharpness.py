@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ..curvature.trees import is_floating
 from ..numerics import accumulation_dtype, check, check_range, safe_divide, safe_sqrt
-from .decay import decayed_weights
+from .decay import decayed_weights, on_floats
 from .gns_newton import LocalOracle, resolve_oracle
 
 Adaptive = bool | Any | Callable[[Any], Any]
@@ -41,6 +41,8 @@ def ascent(
         return (jnp.abs(wide(p)) + eta) * wide(g) if flag else g
 
     floats = [g for g in jax.tree.leaves(gradients) if is_floating(g)]
+    if not floats:
+        return gradients
     # Largest first: squares of large gradients stay in range, as those of small ones do.
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(wide(g)), initial=0) for g in floats]))
     unit = jax.tree.map(lambda g: safe_divide(wide(g), largest) if is_floating(g) else g, gradients)
@@ -181,7 +183,7 @@ def sam(
         optax.chain(
             scale_by_sam(rho, adaptive=adaptive, eta=eta),
             decayed_weights(weight_decay, mask),
-            optax.trace(momentum, nesterov),
+            on_floats(optax.trace(momentum, nesterov)),
             optax.scale_by_learning_rate(learning_rate),
         )
     )

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float
 
 from ..numerics import check, check_floating, check_range, check_rank, check_shape
+from .decay import on_floats
 from .gns_newton import LocalOracle, resolve_oracle
 from .sharpness import Adaptive, gradient_uphill, log_ratio_kl
 
@@ -174,5 +175,5 @@ def tram(
     check_range("weight_decay", weight_decay, 0)
     adamw = optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
     return optax.with_extra_args_support(
-        optax.chain(scale_by_tram(scale, adaptive=adaptive), adamw)
+        optax.chain(scale_by_tram(scale, adaptive=adaptive), on_floats(adamw))
     )

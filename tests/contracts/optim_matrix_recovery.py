@@ -13,6 +13,11 @@ def measurements(rng):
     return {"sensing": rng.normal(size=(COUNT, DIM, DIM)), "targets": rng.normal(size=COUNT)}
 
 
+def with_subgradient(loss, params, batch, key):
+    kernel = jax.grad(lambda kernel: loss({**params, "kernel": kernel}, batch))(params["kernel"])
+    return {"subgradient": kernel}
+
+
 def gram(fn, **arguments):
     """Eigenvectors have no sign of their own."""
     start = fn(**arguments)
@@ -56,7 +61,7 @@ CASES = [
         "papyrax.optim.subgm",
         {"eta0": 0.05, "rho": 0.99},
         numeric=("eta0", "rho"),
-        extra=lambda loss, params, batch, key: {"subgradient": jax.grad(loss)(params, batch)},
+        extra=with_subgradient,
         bad=(
             Bad("eta0: got", {"eta0": 0.0}),
             Bad("rho: got", {"rho": 0.0}),

@@ -144,3 +144,28 @@ def test_fisher_is_the_hessian_of_softmax_regression():
     fisher = optim.local_oracle(loss, w, x, y, product=curvature.fisher_vp(logits)).product(v)
     exact = optim.local_oracle(loss, w, x, y).product(v)
     np.testing.assert_allclose(fisher, exact, rtol=1e-4)
+
+
+def test_what_is_not_finite_moves_nothing_and_leaves_gamma():
+    params, tx = jnp.ones(3), optim.scale_by_gns_newton(gamma=0.5)
+    for loss in (lambda p: jnp.sum(p**2) * jnp.nan, lambda p: jnp.inf + jnp.sum(p**2)):
+        grads = jax.grad(loss)(params)
+        updates, state = tx.update(grads, tx.init(params), params, obj_fn=loss)
+        assert updates.tolist() == [0, 0, 0]
+        assert float(state.gamma) == 0.5
+
+
+def test_leaves_that_are_not_numbers_and_no_leaves():
+    params = {"w": jnp.array([3.0, -2.0]), "flag": jnp.array([True]), "table": jnp.arange(2)}
+    loss = lambda p: jnp.sum(p["w"] ** 2)  # noqa: E731
+    grads = jax.tree.map(jnp.zeros_like, params) | {"w": 2 * params["w"]}
+    updates, _ = (tx := optim.scale_by_gns_newton(gamma=1e6)).update(
+        grads, tx.init(params), params, obj_fn=loss
+    )
+    np.testing.assert_allclose(updates["w"], params["w"], rtol=1e-4)
+    assert updates["flag"].dtype == bool
+    assert not updates["table"].any()
+    group = optax.partition({"newton": tx, "rest": optax.sgd(0.1)}, lambda p: "rest")
+    oracle = optim.local_oracle(loss, params)
+    updates, _ = group.update(grads, group.init(params), params, oracle=oracle)
+    np.testing.assert_allclose(updates["w"], -0.2 * params["w"], rtol=1e-6)

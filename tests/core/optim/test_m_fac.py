@@ -171,3 +171,11 @@ def test_brain_surgeon_is_optimal_for_one_weight():
         saliency = np.asarray(curvature.obs_saliency(jnp.asarray(w), diagonal))
     np.testing.assert_allclose(np.asarray(got), w + best, atol=1e-10)
     np.testing.assert_allclose(saliency[i], best @ fisher @ best / 2, rtol=1e-9)
+
+
+def test_without_decay_no_parameters_are_asked_for():
+    tx, grads = optim.m_fac(0.3, damping=1.0, window=2), jnp.array([2.0, 0.0])
+    np.testing.assert_allclose(tx.update(grads, tx.init(grads))[0], [-0.2, 0], rtol=1e-6)
+    tx = optim.m_fac(0.3, window=2, weight_decay=0.1)
+    with pytest.raises(ValueError, match="params: got None"):
+        tx.update(grads, tx.init(grads))

@@ -114,3 +114,11 @@ def test_saf_looks_back_exactly_lag_epochs():
             past = history[epoch - lag][index]
             want = 0.7 * optim.trajectory_loss(logits[index], past) if epoch > 3 else 0.0
             np.testing.assert_allclose(values, want, atol=1e-5)
+
+
+def test_a_group_without_leaves():
+    params, rest = {"w": jnp.array([3.0, 4.0])}, optax.sgd(0.1)
+    tx = optax.partition({"sam": optim.scale_by_sam(0.1), "rest": rest}, lambda p: "rest")
+    oracle = optim.local_oracle(lambda p: jnp.sum(p["w"] ** 2) / 2, params)
+    updates, _ = tx.update(params, tx.init(params), params, oracle=oracle)
+    np.testing.assert_allclose(updates["w"], [-0.3, -0.4], rtol=1e-6)
