@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.experimental.sparse.linalg import lobpcg_standard
 from jaxtyping import Array, Float
 
-from ..numerics import check, check_count, check_key, check_positive, safe_divide
+from ..numerics import check, check_count, check_key, check_positive, safe_divide, safe_norm
 from .products import quadratic_form
 from .traces import flat_matvec
 from .trees import Split, dot
@@ -39,12 +39,16 @@ class SpectralDensity(NamedTuple):
 
 
 def tridiagonalize(
-    apply: Callable[[Array], Array], start: Float[Array, "dim"], order: int
+    apply: Callable[[Array], Array],
+    start: Float[Array, "dim"],
+    order: int,
+    key: jax.Array | None = None,
 ) -> tuple[Float[Array, "order order"], Float[Array, "order dim"]]:
     """The matrix in an orthonormal basis of the Krylov space of `start`, and that basis.
 
     One scan, whose program does not grow with the order, and full reorthogonalization, twice. Where
-    the space ends early, the basis goes on with zero vectors, which decouple.
+    the space ends early, the basis goes on with a random vector outside of it, or without a `key`
+    with zero vectors; either decouples.
     """
     scale = jnp.finfo(start.dtype).eps * start.size**0.5
 
@@ -53,15 +57,27 @@ def tridiagonalize(
         basis = basis.at[i].set(v)
         w = apply(v)
         alpha = matmul(v, w)
-        size = jnp.linalg.norm(w)
+        size = safe_norm(w)
+        w = outside(basis, w)
+        beta = safe_norm(w)
+        beta = jnp.where(beta > 10 * scale * size, beta, 0)  # the rest is rounding
+        following = safe_divide(w, beta)
+        if key is not None:
+            following = jax.lax.cond(beta > 0, lambda: following, lambda: fresh(basis, i))
+        return (basis, following), (alpha, beta)
+
+    def outside(basis: Array, w: Array) -> Array:
         for _ in range(2):
             w = w - matmul(matmul(basis, w), basis)
-        beta = jnp.linalg.norm(w)
-        beta = jnp.where(beta > 10 * scale * size, beta, 0)  # the rest is rounding
-        return (basis, jnp.where(beta > 0, safe_divide(w, beta), 0)), (alpha, beta)
+        return w
+
+    def fresh(basis: Array, i: Array) -> Array:
+        drawn = jax.random.normal(jax.random.fold_in(key, i), start.shape, jnp.float32)
+        w = outside(basis, drawn.astype(start.dtype))
+        return safe_divide(w, safe_norm(w))
 
     empty = jnp.zeros((order, start.size), start.dtype)
-    first = safe_divide(start, jnp.linalg.norm(start))
+    first = safe_divide(start, safe_norm(start))
     (basis, _), (alpha, beta) = jax.lax.scan(step, (empty, first), jnp.arange(order))
     off = jnp.diag(beta[:-1], 1)
     return jnp.diag(alpha) + off + off.T, basis
@@ -138,8 +154,9 @@ def extreme_eigenpairs(
       order: the number of Lanczos steps, at least k; at most the dimension is used. For LOBPCG, the
         largest number of iterations, of k products each.
       method: "lanczos" keeps `order` vectors, converges fastest a product, and finds an eigenvalue
-        of several dimensions once, since it has a single start. "lobpcg" keeps about 6k vectors
-        whatever the number of iterations, finds every copy, and takes a dimension above 5k.
+        of several dimensions once, since it has a single start; what that start does not reach
+        comes when the order goes beyond it. "lobpcg" keeps about 6k vectors whatever the number of
+        iterations, finds every copy, and takes a dimension above 5k.
 
     Returns:
       Eigenvalues [k], the most extreme first, and a tree of unit vectors [k, ...].
@@ -172,11 +189,9 @@ def extreme_eigenpairs(
     check(k <= steps, "k", f"got {k}, takes at most the order and the dimension, here {steps}")
     start = jax.random.normal(key, (dim,), jnp.float32).astype(dtype)
     sign = 1 if which == "smallest" else -1
-    tridiagonal, basis = tridiagonalize(lambda v: sign * apply(v), start, steps)
-    # Zero vectors after an early end of the space are no eigenvectors: put them last.
-    used = jnp.linalg.norm(basis, axis=1) > 0.5
-    last = jnp.max(jnp.abs(tridiagonal)) * 4 + 1
-    tridiagonal = tridiagonal + jnp.diag(jnp.where(used, 0, last))
+    tridiagonal, basis = tridiagonalize(
+        lambda v: sign * apply(v), start, steps, jax.random.fold_in(key, steps)
+    )
     values, vectors = jnp.linalg.eigh(tridiagonal)
     flat = matmul(vectors[:, :k].T, basis)
     return sign * values[:k], jax.vmap(unflatten_like(like))(flat)

@@ -34,7 +34,8 @@ def check_samples(n_samples: int, least: int) -> None:
 
 def mean_and_error(samples: jax.Array) -> TraceEstimate:
     """The mean of independent estimates [n] and its standard error."""
-    variance = jnp.var(samples, ddof=1) / samples.size
+    # One sample is all that a dimension of one admits, and then it is exact.
+    variance = jnp.var(samples, ddof=min(1, samples.size - 1)) / samples.size
     return TraceEstimate(jnp.mean(samples), safe_sqrt(variance))
 
 

@@ -134,6 +134,24 @@ def test_extreme_eigenpairs(which):
         assert vectors["n"].shape == (2,)
 
 
+@pytest.mark.parametrize("eigenvalues", [[0, 0, 0], [1, 1, 1], [4, 0, 0, 0], [-2, 1, 1, 1], [7]])
+@pytest.mark.parametrize("unit", [1.0, 1e-25])
+def test_lanczos_goes_on_where_its_space_ends(eigenvalues, unit):
+    """Degenerate matrices, of which one start reaches a part, and ones whose squares underflow."""
+    n = len(eigenvalues)
+    turn = jnp.asarray(np.linalg.qr(RNG.normal(size=(n, n)))[0], jnp.float32)
+    matrix = unit * (turn * jnp.asarray(eigenvalues, jnp.float32)) @ turn.T
+    values, vectors = curvature.extreme_eigenpairs(lambda v: matrix @ v, jnp.zeros(n), key=KEY, k=n)
+    np.testing.assert_allclose(values / unit, np.sort(eigenvalues)[::-1], atol=1e-5)
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(n), atol=1e-5)
+
+
+def test_trace_of_one_number_is_known():
+    for estimate in (curvature.xtrace, curvature.hutch_plus_plus_trace, curvature.hutchinson_trace):
+        got = estimate(lambda v: -3 * v, jnp.ones(1), key=KEY, n_samples=2)
+        assert [float(x) for x in got] == [-3, 0]
+
+
 @pytest.mark.parametrize("which", ["largest", "smallest"])
 def test_lobpcg_finds_every_copy(which):
     """An eigenvalue of two dimensions, which Lanczos from one start finds once."""
