@@ -1,0 +1,155 @@
+"""What NVIDIA's compilers make of a linear layer's cross-entropy, on a machine without a GPU.
+
+    pip install "jax[cuda13]"
+    python benchmarks/large_vocabulary_gpu.py [--chips sm_80 sm_89 sm_90] [--batch N] [--features N]
+        [--classes N] [--dtype bfloat16]
+
+Value, gradient, Hessian-vector product and the second derivative along a direction are compiled for
+GPUs that are only described. Printed are the memory beside inputs and results, for plain XLA and
+for the kernels, and for every kernel the rows, classes and features of a tile, programs, warps, the
+shared memory of a block, registers a thread, bytes that are spilled from them, and the instructions
+that multiply: `wgmma` of Hopper's tensor cores, `mma` of those before. Nothing is run: these are no
+timings.
+"""
+
+import argparse
+import functools
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+from typing import Any
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import jax.numpy as jnp
+from attention_gpu_compile import CHIPS, DESCRIPTION, DUMP, ptxas
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from papyrax.kernels.flash_attention import pallas_triton as gpus
+from papyrax.kernels.linear_sums import pallas_triton
+from papyrax.losses import linear_softmax_cross_entropy
+
+PLAN = pallas_triton.plan
+
+
+def functions(implementation: str) -> dict[str, Any]:
+    """The mean loss and its derivatives, of x, w, y and a direction in x and w."""
+    loss = functools.partial(linear_softmax_cross_entropy, implementation=implementation)
+
+    def mean(x: Any, w: Any, y: Any) -> Any:
+        return jnp.mean(loss(x, w, y).astype(jnp.float32))
+
+    def slope(x: Any, w: Any, y: Any, *along: Any) -> Any:
+        return jax.jvp(lambda *p: mean(*p, y), (x, w), along)[1]
+
+    gradient = jax.value_and_grad(mean, (0, 1))
+    return {
+        "value": lambda x, w, y, *_: mean(x, w, y),
+        "value and gradient": lambda x, w, y, *_: gradient(x, w, y),
+        "Hessian-vector product": lambda x, w, y, *along: jax.jvp(
+            lambda *p: gradient(*p, y)[1], (x, w), along
+        )[1],
+        "second derivative": lambda x, w, y, *along: jax.jvp(
+            lambda *p: slope(*p, y, *along), (x, w), along
+        )[1],
+    }
+
+
+def arguments(name: str, batch: int, features: int, classes: int, dtype: Any) -> Any:
+    """Those of `functions`, on a chip that is described."""
+    chip = CHIPS[name]
+    major, minor = chip.capability
+    fields = {"shared": chip.shared, "cores": chip.cores, "major": major, "minor": minor}
+    described = topologies.get_topology_desc(
+        platform="cuda",
+        topology_name="",
+        topology="1x1x1",
+        target_config=DESCRIPTION.format(chip=name, **fields),
+    )
+    sharding = SingleDeviceSharding(described.devices[0])
+    x = jax.ShapeDtypeStruct((batch, features), dtype, sharding=sharding)
+    w = jax.ShapeDtypeStruct((features, classes), dtype, sharding=sharding)
+    return x, w, jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=sharding), x, w
+
+
+def memory(fn: Any, args: Any) -> int:
+    """Compile; bytes beside arguments and results."""
+    found = jax.jit(fn).lower(*args).compile().memory_analysis()
+    held = found.argument_size_in_bytes + found.output_size_in_bytes
+    return max(found.temp_size_in_bytes, found.peak_memory_in_bytes - held)
+
+
+def report(name: str, plans: dict[str, Any], assembler: pathlib.Path) -> None:
+    """A line a kernel, from what XLA has written down."""
+    shared, lines = {}, set()
+    for path in DUMP.glob("*linear_*triton-to-llvm.txt"):
+        kernel = re.search(r"linear_(\w+)_over_classes", path.name).group(1)
+        shared[kernel] = max(map(int, re.findall(r"ttg.shared = (\d+)", path.read_text())))
+    for path in sorted(DUMP.glob("*.ptx")):
+        text = path.read_text()
+        entry = re.search(r"\.entry linear_(\w+)_over_classes", text)
+        if entry is None:
+            continue
+        kernel = entry.group(1)
+        architecture = name + "a" * (name == "sm_90")
+        command = [assembler, "-v", f"-arch={architecture}", path, "-o", os.devnull]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        registers = re.search(r"Used (\d+) registers", said).group(1)
+        spilled = re.search(r"(\d+) bytes spill stores", said).group(1)
+        p = plans[kernel]
+        tile = " x ".join(str(p.tile[a]) for a in "nvd")
+        counts = f"{text.count('wgmma.mma_async')} | {text.count('mma.sync')}"
+        lines.add(
+            f"| {kernel} | {tile} | {p.many['n']} x {p.splits} | {p.warps} "
+            f"| {shared[kernel] / 1024:.0f} | {registers} | {spilled} | {counts} |"
+        )
+    print("\n".join(sorted(lines)), flush=True)
+
+
+def main() -> None:
+    """Print two tables a chip."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--chips", nargs="+", choices=CHIPS, default=list(CHIPS))
+    parser.add_argument("--batch", type=int, default=4096)
+    parser.add_argument("--features", type=int, default=1024)
+    parser.add_argument("--classes", type=int, default=262_144)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    a = parser.parse_args()
+    assembler = ptxas()
+    if assembler is None:
+        print('JAX for CUDA is not installed: pip install "jax[cuda13]"')
+        return
+    plans: dict[str, Any] = {}
+
+    def recorded(work: Any, tiles: Any) -> Any:
+        plans[work.name] = PLAN(work, tiles)
+        return plans[work.name]
+
+    pallas_triton.plan = recorded
+    for name in a.chips:
+        chip = CHIPS[name]
+        gpus.shared_memory = functools.partial(int, chip.shared)
+        args = arguments(name, a.batch, a.features, a.classes, jnp.dtype(a.dtype))
+        print(f"\n### {name} ({chip.name}, {chip.shared // 1024} KiB a block), {a.dtype}\n")
+        print("| beside inputs and results, MiB | XLA | kernels |\n|---|--:|--:|")
+        for what in functions("xla"):
+            ours, plain = (
+                memory(functions(i)[what], args) / 2**20 for i in ("pallas_triton", "xla")
+            )
+            print(f"| {what} | {plain:.0f} | {ours:.0f} |", flush=True)
+        print(
+            "\n| kernel | tile | programs | warps | shared KiB | registers | spilled "
+            "| wgmma | mma |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+        )
+        report(name, plans, assembler)
+        for path in DUMP.iterdir():
+            path.unlink()
+    shutil.rmtree(DUMP)
+
+
+if __name__ == "__main__":
+    main()
