@@ -160,7 +160,7 @@ def moments(layer: Layer) -> tuple[Float[Array, "n"], Float[Array, "n"], Float[A
     variance = squares / layer.classes - jnp.square(off)
     # What rounding leaves of equal logits is not a deviation.
     noise = jnp.square(8 * jnp.finfo(wide).eps * centre)
-    return centre + off, jnp.where(variance > noise, variance, 0), centre + label
+    return centre + off, jnp.where(variance <= noise, 0, variance), centre + label
 
 
 def mean_magnitude(layer: Layer) -> Float[Array, "n"]:

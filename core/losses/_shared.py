@@ -77,14 +77,50 @@ def class_mask(where: Any, logits: Any) -> Bool[Array, "..."] | None:
     return jnp.broadcast_to(where, jnp.shape(logits))
 
 
+def _wide(labels: Int[Array, "..."]) -> Int[Array, "..."]:
+    """Labels in a dtype that holds the number of classes, too: 300 do not fit one byte."""
+    return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
+
+
+def as_index(labels: Int[Array, "..."], classes: int) -> Int[Array, "..."]:
+    """Labels as indices: those below zero, which would count from the last class, beyond all."""
+    labels = _wide(labels)
+    return jnp.where(labels < 0, classes, labels)
+
+
 def pick(values: Array, labels: Int[Array, "..."]) -> Array:
-    """The entry of each row of values [..., classes] that its label names: [...]."""
-    return jnp.take_along_axis(values, labels[..., None], axis=-1)[..., 0]
+    """The entry of each row of values [..., classes] that its label names: [...].
+
+    NaN where the label is none of the classes: what is wrong with the data is to be seen.
+    """
+    index = as_index(labels, values.shape[-1])[..., None]
+    return jnp.take_along_axis(values, index, axis=-1)[..., 0]
 
 
 def is_label(labels: Int[Array, "..."], classes: int) -> Bool[Array, "... classes"]:
     """True at the label of each row, [..., classes]."""
+    labels = _wide(labels)
     return labels[..., None] == jnp.arange(classes, dtype=labels.dtype)
+
+
+def label_is_there(
+    labels: Int[Array, "..."], where: Bool[Array, "... classes"]
+) -> Bool[Array, "..."]:
+    """Whether a row has classes, and its label is none that is masked out: [...].
+
+    So a row without any is absent whatever its label is, such as the -100 of padding.
+    """
+    return jnp.any(where, -1) & ~jnp.any(is_label(labels, where.shape[-1]) & ~where, -1)
+
+
+def pick_present(
+    values: Float[Array, "... classes"],
+    labels: Int[Array, "..."],
+    where: Bool[Array, "... classes"] | None,
+) -> Float[Array, "..."]:
+    """`pick`, but zero, without a derivative, where the label is masked out."""
+    own = pick(values, labels)
+    return own if where is None else jnp.where(label_is_there(labels, where), own, 0)
 
 
 def log_sum_exp(
@@ -95,7 +131,8 @@ def log_sum_exp(
 ) -> Float[Array, "..."]:
     """`log sum exp` over the entries that are there; over none, minus infinity of gradient zero."""
     top, total = shifted_sum(values, where, axis)
-    out = jnp.where(total > 0, top + jnp.log(jnp.where(total > 0, total, 1)), -jnp.inf)
+    none = total == 0
+    out = jnp.where(none, -jnp.inf, top + jnp.log(jnp.where(none, 1, total)))
     return out if keepdims else jnp.squeeze(out, axis)
 
 
@@ -105,7 +142,7 @@ def shifted_sum(
     """Largest entry, without gradient, and `sum exp(value - largest)`, with the axis kept."""
     there = values if where is None else jnp.where(where, values, -jnp.inf)
     top = jax.lax.stop_gradient(jnp.max(there, axis=axis, keepdims=True, initial=-jnp.inf))
-    top = jnp.where(top == -jnp.inf, 0, top)
+    top = jnp.where(jnp.isfinite(top), top, 0)
     return top, jnp.sum(jnp.exp(there - top), axis=axis, keepdims=True)
 
 
@@ -124,9 +161,10 @@ def others_log_odds(
     if where is not None:
         others &= where
     top, total = (x[..., 0] for x in shifted_sum(scores, others))
+    none = total == 0
     # The difference first: next to large scores the logarithm would lose its digits.
-    odds = (top - pick(scores, labels)) + jnp.log(jnp.where(total > 0, total, 1))
-    return jnp.where(total > 0, odds, -jnp.inf)
+    odds = (top - pick_present(scores, labels, where)) + jnp.log(jnp.where(none, 1, total))
+    return jnp.where(none, -jnp.inf, odds)
 
 
 def sine(cosine: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -138,15 +176,15 @@ def sine(cosine: Float[Array, "..."]) -> Float[Array, "..."]:
 
 def softplus(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`log(1 + exp(x))` with finite derivatives of every order at plus and minus infinity."""
-    there = x > -jnp.inf
-    return jnp.where(there, jax.nn.softplus(jnp.where(there, x, 0)), 0)
+    none = x == -jnp.inf
+    return jnp.where(none, 0, jax.nn.softplus(jnp.where(none, 0, x)))
 
 
 def keep_present(
     loss: Float[Array, "..."], labels: Int[Array, "..."], where: Bool[Array, "..."] | None
 ) -> Float[Array, "..."]:
     """`loss` with zero for the examples whose own label is masked out."""
-    return loss if where is None else jnp.where(pick(where, labels), loss, 0)
+    return loss if where is None else jnp.where(label_is_there(labels, where), loss, 0)
 
 
 def exp_with_linear_tail(x: Float[Array, "..."], minus_one: bool = False) -> Float[Array, "..."]:

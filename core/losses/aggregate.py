@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Key
 from ..numerics import (
     check,
     check_floating,
+    check_key,
     check_positive,
     check_range,
     check_rank,
@@ -152,7 +153,8 @@ def private_bag_responses(
       One noisy mean a bag [...].
 
     Raises:
-      ValueError: if `responses` is not floating point with members, or a number not positive.
+      ValueError: if `key` is none, `responses` not floating point with members, or a number not
+        positive.
 
     Source: Learning from Aggregate responses: Instance Level versus Bag Level Loss Functions, arXiv
     2401.11081, the label-private mechanism; the Laplace mechanism with the sensitivity of a mean.
@@ -162,6 +164,7 @@ def private_bag_responses(
     >>> np.asarray(out, float).round(2)
     array([2. , 2.5])
     """
+    check_key(key=key)
     check_floating(responses=responses)
     check_rank("responses", responses, 1, at_least=True)
     size = jnp.shape(responses)[-1]

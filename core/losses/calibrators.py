@@ -10,6 +10,7 @@ from ..numerics import (
     check,
     check_count,
     check_floating,
+    check_key,
     check_positive,
     check_range,
     check_rank,
@@ -74,7 +75,8 @@ def fit_temperature(
 
     ends = tuple(-jnp.log(jnp.asarray(t, z.dtype)) for t in (max_temperature, min_temperature))
     low, high = jax.lax.fori_loop(0, 60, halve, ends)
-    return jnp.exp(-(low + high) / 2)
+    # Bisection would end at a limit where a score is NaN, or a label none of the classes.
+    return jnp.where(jnp.any(jnp.isnan(z)), jnp.nan, jnp.exp(-(low + high) / 2))
 
 
 class VectorScaling(NamedTuple):
@@ -153,7 +155,10 @@ def fit_vector_scaling(
         good = jax.vmap(objective)(trials) <= allowed
         return jnp.where(jnp.any(good), trials[jnp.argmax(good)], x)
 
-    scale, bias = jax.lax.fori_loop(0, steps, newton, jnp.zeros((2, z.shape[1]), z.dtype))
+    start = jnp.zeros((2, z.shape[1]), z.dtype)
+    # No step lowers NaN: without this, scores or labels that are wrong would seem to need none.
+    start = jnp.where(jnp.isnan(objective(start)), jnp.nan, start)
+    scale, bias = jax.lax.fori_loop(0, steps, newton, start)
     return VectorScaling(1 + scale / unit, bias)
 
 
@@ -187,7 +192,7 @@ def transform_temperature_init(
       A `TransformTemperature` of float32 weights [features, hidden], [hidden], [hidden] and [].
 
     Raises:
-      ValueError: if a number is not positive.
+      ValueError: if `key` is none or a number no count.
 
     Source: Optimizing Calibration by Gaining Aware of Prediction Correctness, arXiv 2404.13016;
     `Temperature_adaptive` of liuyvchi/Correctness-aware-calibration. Its output bias starts near
@@ -196,7 +201,8 @@ def transform_temperature_init(
     >>> transform_temperature_init(jax.random.key(0)).hidden_kernel.shape
     (12, 5)
     """
-    check_positive(features=features, hidden=hidden)
+    check_key(key=key)
+    check_count(features=features, hidden=hidden)
     a, b, c = jax.random.split(key, 3)
     wide, narrow = features**-0.5, hidden**-0.5
     return TransformTemperature(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..numerics import check_broadcastable, check_floating, check_rank, restore, upcast
+from ..numerics import check, check_broadcastable, check_floating, check_rank, restore, upcast
 from ..numerics.stablemax import log_s, s
 from ._shared import (
     check_labels,
@@ -12,6 +12,7 @@ from ._shared import (
     class_mask,
     is_label,
     keep_present,
+    label_is_there,
     log_sum_exp,
     pick,
     softplus,
@@ -19,14 +20,18 @@ from ._shared import (
 
 
 def _mask(
-    logits: Float[Array, "..."], where: Bool[Array, "..."] | None
+    logits: Float[Array, "..."], axis: int, where: Bool[Array, "..."] | None
 ) -> Bool[Array, "..."] | None:
     check_floating(logits=logits)
     check_rank("logits", logits, 1, at_least=True)
+    rank = jnp.ndim(logits)
+    check(-rank <= axis < rank, "axis", f"got {axis}, takes one of the {rank} of logits")
     if where is None:
         return None
+    dtype = jnp.result_type(where)
+    check(dtype == jnp.bool_, "where", f"got dtype {dtype}, takes booleans")
     check_broadcastable("where", where, jnp.shape(logits), "as logits")
-    return jnp.broadcast_to(jnp.asarray(where, bool), jnp.shape(logits))
+    return jnp.broadcast_to(where, jnp.shape(logits))
 
 
 def log_stablemax(
@@ -50,7 +55,7 @@ def log_stablemax(
       Log-probabilities of the shape of `logits`.
 
     Raises:
-      ValueError: if `logits` is not floating point or `where` does not fit it.
+      ValueError: if `logits` is not floating point, or `axis` or `where` does not fit it.
 
     Source: Grokking at the Edge of Numerical Stability, arXiv 2501.04697, the definition of
     StableMax; compared with `utils.py` of
@@ -60,7 +65,7 @@ def log_stablemax(
     >>> np.asarray(log_stablemax(jnp.array([0.0, 1.0, -1.0])), float).round(3)
     array([-1.253, -0.56 , -1.946])
     """
-    mask = _mask(logits, where)
+    mask = _mask(logits, axis, where)
     values = log_s(upcast(logits))
     log_p = values - log_sum_exp(values, mask, axis, keepdims=True)
     if mask is not None:
@@ -92,7 +97,7 @@ def stablemax(
       Probabilities of the shape of `logits`; they sum to one along `axis`.
 
     Raises:
-      ValueError: if `logits` is not floating point or `where` does not fit it.
+      ValueError: if `logits` is not floating point, or `axis` or `where` does not fit it.
 
     Source: Grokking at the Edge of Numerical Stability, arXiv 2501.04697, the definition of
     StableMax; agrees with `utils.py` of
@@ -139,16 +144,18 @@ def stablemax_cross_entropy(
     check_labels(logits, labels)
     mask, labels = class_mask(where, logits), jnp.asarray(labels)
     scores = upcast(logits)
-    others, own = ~is_label(labels, scores.shape[-1]), pick(scores, labels)
-    there = scores
+    others, own, there = ~is_label(labels, scores.shape[-1]), pick(scores, labels), scores
     if mask is not None:
-        others, there = others & mask, jnp.where(mask, scores, own[..., None])
-    # `s` is monotone and grows slowly: its sum needs no logarithm or exponential of any entry.
+        others, there = others & mask, jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     top = jax.lax.stop_gradient(jnp.max(there, -1))
+    if mask is not None:
+        own = jnp.where(label_is_there(labels, mask), own, top)
+    # `s` is monotone and grows slowly: its sum needs no logarithm or exponential of any entry.
     scale = jnp.maximum(s(-top), float(jnp.finfo(top.dtype).tiny))
     total = jnp.sum(jnp.where(others, s(there, scale[..., None]), 0), -1)
-    odds = jnp.log(jnp.where(total > 0, total, 1)) - jnp.log(scale) - log_s(own)
-    loss = softplus(jnp.where(total > 0, odds, -jnp.inf))
+    none = total == 0
+    odds = jnp.log(jnp.where(none, 1, total)) - jnp.log(scale) - log_s(own)
+    loss = softplus(jnp.where(none, -jnp.inf, odds))
     return restore(keep_present(loss, labels, mask), logits)
 
 

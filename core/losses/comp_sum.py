@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_count,
     check_floating,
     check_positive,
     check_range,
@@ -204,7 +205,8 @@ def comp_sum_regret_bound(
     """
     check_floating(regret=regret)
     check_range("order", order, 0)
-    check(isinstance(classes, int) and classes >= 2, "classes", f"got {classes}, takes 2 or more")
+    check_count(classes=classes)
+    check(classes >= 2, "classes", f"got {classes}, takes 2 or more")
     x = jnp.maximum(upcast(regret), 0)
     if order >= 2:
         bound = classes ** (order - 1.0) * x

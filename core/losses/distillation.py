@@ -25,7 +25,7 @@ from ..numerics import (
     safe_normalize,
     upcast,
 )
-from ._shared import check_labels, check_targets, class_mask, is_label, log_sum_exp
+from ._shared import as_index, check_labels, check_targets, class_mask, is_label, log_sum_exp
 
 
 def _log_softmax(z: Array, mask: Any) -> Array:
@@ -215,7 +215,8 @@ def class_means(
 
     Args:
       features: features [examples, features].
-      labels: the class of each example, from 0 on [examples].
+      labels: the class of each example, from 0 on [examples]; an example whose label is none of
+        the classes counts for nothing.
       classes: number of classes.
 
     Returns:
@@ -235,8 +236,9 @@ def class_means(
     check_shape("labels", labels, jnp.shape(features)[:1], "[examples], one a row of features")
     check_count(classes=classes)
     x, labels = upcast(features), jnp.asarray(labels)
-    sums = jnp.zeros((classes, x.shape[1]), x.dtype).at[labels].add(x)
-    counts = jnp.zeros((classes, 1), x.dtype).at[labels].add(1)
+    rows = as_index(labels, classes)
+    sums = jnp.zeros((classes, x.shape[1]), x.dtype).at[rows].add(x, mode="drop")
+    counts = jnp.zeros((classes, 1), x.dtype).at[rows].add(1, mode="drop")
     return restore(safe_divide(sums, counts), features)
 
 
@@ -284,7 +286,9 @@ def norm_direction_loss(
     check_shape("labels", labels, shape[:-1], "[...], one a row of features")
     check_shape("class_means", class_means, (None, shape[-1]), "[classes, features]")
     student, teacher, means = upcast(features, teacher_features, class_means)
-    along = jnp.sum(student * safe_normalize(means)[jnp.asarray(labels)], -1)
+    # NaN for a label that is none of the classes.
+    target = jnp.take(safe_normalize(means), as_index(jnp.asarray(labels), len(means)), axis=0)
+    along = jnp.sum(student * target, -1)
     length = jnp.maximum(safe_norm(student), safe_norm(teacher))
     return restore(1 - safe_divide(along, length), features, teacher_features, class_means)
 

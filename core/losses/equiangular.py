@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..numerics import (
     check,
     check_count,
+    check_key,
     check_positive,
     check_range,
     restore,
@@ -21,8 +22,8 @@ from .standard import label_smoothing_cross_entropy
 
 
 def _check_sizes(classes: int, features: int) -> None:
-    check(isinstance(classes, int) and classes > 1, "classes", f"got {classes}, takes 2 or more")
-    check_count(features=features)
+    check_count(classes=classes, features=features)
+    check(classes > 1, "classes", f"got {classes}, takes 2 or more")
 
 
 def simplex_etf(
@@ -54,6 +55,7 @@ def simplex_etf(
     >>> np.asarray(frame @ frame.T, float).round(3).tolist()
     [[1.0, -0.5, -0.5], [-0.5, 1.0, -0.5], [-0.5, -0.5, 1.0]]
     """
+    check_key(key=key)
     _check_sizes(classes, features)
     check(features >= classes - 1, "features", f"got {features}, takes classes - 1 or more")
     # Columns of Helmert's matrix are an orthonormal basis of the vectors that sum to zero.
@@ -128,6 +130,7 @@ def equiangular_basis_vectors(
     >>> bool(basis.max_cosine <= 0.3502)
     True
     """
+    check_key(key=key)
     _check_sizes(classes, features)
     check_range("threshold", threshold, 0, 1, open_high=True)
     check_positive(learning_rate=learning_rate)

@@ -270,7 +270,7 @@ def _step(
     noise = jnp.finfo(h.dtype).eps * jnp.trace(gram) * jnp.sum(h * h, -1) / classes
 
     def losses(mean: Array, variance: Array, label: Array) -> tuple[Array, Array]:
-        values = loss(mean, jnp.where(variance > noise, variance, 0), label, classes)
+        values = loss(mean, jnp.where(variance <= noise, 0, variance), label, classes)
         return jnp.sum(values), values
 
     (a, b, c), values = jax.grad(losses, (0, 1, 2), has_aux=True)(mean, variance, label)

@@ -9,9 +9,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_count,
     check_integer,
     check_positive,
     check_range,
+    check_rank,
     check_shape,
     restore,
     safe_abs,
@@ -24,7 +26,9 @@ Normalization = Literal["l1", "softplus"] | None
 
 
 def _normalize(
-    scores: Float[Array, "... classes"], normalization: Normalization
+    scores: Float[Array, "... classes"],
+    normalization: Normalization,
+    mask: Bool[Array, "... classes"] | None = None,
 ) -> Float[Array, "... classes"]:
     check(
         normalization in (None, "l1", "softplus"),
@@ -33,11 +37,19 @@ def _normalize(
     )
     if normalization is None:
         return scores
+    if mask is not None:
+        scores = jnp.where(mask, scores, 0)
     if normalization == "softplus":
         scores = softplus(scores)
+        if mask is not None:
+            scores = jnp.where(mask, scores, 0)
     # Divided by the largest first, so that the mean stays in range; it cancels.
     scores = safe_divide(scores, jax.lax.stop_gradient(jnp.max(jnp.abs(scores), -1, keepdims=True)))
-    return safe_divide(scores, jnp.mean(safe_abs(scores), -1, keepdims=True))
+    size = safe_abs(scores)
+    if mask is None:
+        return safe_divide(scores, jnp.mean(size, -1, keepdims=True))
+    classes = jnp.sum(mask, -1, keepdims=True).astype(scores.dtype)
+    return safe_divide(scores * classes, jnp.sum(size, -1, keepdims=True))
 
 
 def ldr_kl(
@@ -86,7 +98,7 @@ def ldr_kl(
     check_positive(temperature=temperature)
     check_range("margin", margin, 0)
     mask, labels = class_mask(where, scores), jnp.asarray(labels)
-    f = _normalize(upcast(scores), normalization)
+    f = _normalize(upcast(scores), normalization, mask)
     loss = _ldr(f, labels, temperature, margin, mask)
     return restore(keep_present(loss, labels, mask), scores)
 
@@ -128,7 +140,7 @@ def aldr_kl_init(examples: int, *, temperature: float = 1.0) -> AldrKlState:
       An `AldrKlState` of temperatures [examples].
 
     Raises:
-      ValueError: if `examples` or `temperature` is not positive.
+      ValueError: if `examples` is no count or `temperature` not positive.
 
     Source: Label Distributionally Robust Losses for Multi-class Classification: Consistency,
     Robustness and Adaptivity, arXiv 2112.14869, the ALDR-KL loss.
@@ -136,8 +148,9 @@ def aldr_kl_init(examples: int, *, temperature: float = 1.0) -> AldrKlState:
     >>> aldr_kl_init(3).temperatures.tolist()
     [1.0, 1.0, 1.0]
     """
-    check_positive(examples=examples, temperature=temperature)
-    return AldrKlState(jnp.full((int(examples),), temperature, jnp.float32))
+    check_count(examples=examples)
+    check_positive(temperature=temperature)
+    return AldrKlState(jnp.full((examples,), temperature, jnp.float32))
 
 
 def aldr_kl(
@@ -189,6 +202,9 @@ def aldr_kl(
     True
     """
     check_labels(scores, labels, "scores")
+    check_rank("scores", scores, 2)
+    table = jnp.asarray(state.temperatures)
+    check_rank("state", table, 1)
     check_integer(indices=indices)
     check_shape("indices", indices, jnp.shape(labels), "[batch], as labels")
     check_positive(temperature=temperature)
@@ -199,12 +215,11 @@ def aldr_kl(
     log_classes = math.log(max(f.shape[-1], 2))
 
     detached = jax.lax.stop_gradient(f)
-    before = jax.lax.stop_gradient(state.temperatures)[indices].astype(f.dtype)
+    before = jax.lax.stop_gradient(table)[indices].astype(f.dtype)
     log_p = jax.nn.log_softmax(detached / before[..., None])
     divergence = jnp.sum(jnp.exp(log_p) * log_p, -1) + math.log(f.shape[-1])
     t = temperature - temperature / (adaptivity * log_classes) * divergence
     prior = adaptivity * log_classes / (2 * temperature) * jnp.square(t - temperature)
 
     loss = _ldr(f, labels, t, margin) - prior
-    table = jnp.asarray(state.temperatures)
     return restore(loss, scores), AldrKlState(table.at[indices].set(t.astype(table.dtype)))

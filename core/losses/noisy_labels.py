@@ -7,8 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
+    check,
+    check_count,
     check_floating,
     check_integer,
+    check_key,
     check_positive,
     check_range,
     check_rank,
@@ -85,7 +88,7 @@ def elr_init(examples: int, classes: int) -> ElrState:
       An `ElrState` of targets [examples, classes], in float32.
 
     Raises:
-      ValueError: if a number is not positive.
+      ValueError: if a number is no count.
 
     Source: Early-Learning Regularization Prevents Memorization of Noisy Labels, arXiv 2007.00151;
     `ELR/model/loss.py` of shengliu66/ELR.
@@ -93,8 +96,8 @@ def elr_init(examples: int, classes: int) -> ElrState:
     >>> elr_init(3, 2).targets.shape
     (3, 2)
     """
-    check_positive(examples=examples, classes=classes)
-    return ElrState(jnp.zeros((int(examples), int(classes)), jnp.float32))
+    check_count(examples=examples, classes=classes)
+    return ElrState(jnp.zeros((examples, classes), jnp.float32))
 
 
 def elr_loss(
@@ -150,8 +153,8 @@ def elr_loss(
     top = jax.lax.stop_gradient(jnp.max(z, -1))
     power = jnp.exp(z - top[:, None])
     rest = jnp.sum(jnp.where(is_label(labels, z.shape[-1]), 0, power), -1)
-    some = rest > 0
-    odds = jnp.where(some, (top - own) + jnp.log(jnp.where(some, rest, 1)), -jnp.inf)
+    none = rest == 0
+    odds = jnp.where(none, -jnp.inf, (top - own) + jnp.log(jnp.where(none, 1, rest)))
     p = _clip(power * (1 / (rest + jnp.exp(own - top)))[:, None])
     now = jax.lax.stop_gradient(p)
     before = jax.lax.stop_gradient(table)[indices].astype(z.dtype)
@@ -185,7 +188,8 @@ def nested_dropout(
       Masked features of the same shape [..., features].
 
     Raises:
-      ValueError: if `features` has a wrong dtype or no axis or `std` is not positive.
+      ValueError: if `key` is none, `features` has a wrong dtype or none on its last axis, or `std`
+        is not positive.
 
     Source: Compressing Features for Learning with Noisy Labels, arXiv 2206.13140, nested dropout;
     the distribution is that of `nested/train_resnet.py` of yingyichen-cyy/Nested-Co-teaching.
@@ -193,8 +197,10 @@ def nested_dropout(
     >>> nested_dropout(jax.random.key(0), jnp.ones(4), std=1e-3).tolist()
     [1.0, 0.0, 0.0, 0.0]
     """
+    check_key(key=key)
     check_floating(features=features)
     check_rank("features", features, 1, at_least=True)
+    check(jnp.shape(features)[-1] > 0, "features", "got none, takes one or more on the last axis")
     check_positive(std=std)
     x = upcast(features)
     # In float32 whatever the features are, so that a key means the same width.
@@ -236,10 +242,13 @@ def select_nested_width(
     >>> int(width), accuracy.tolist()
     (2, [0.5, 1.0])
     """
-    check_labels(features, labels, "features")
+    check_floating(features=features, kernel=kernel)
     check_rank("features", features, 2)
-    check_floating(kernel=kernel)
-    check_shape("kernel", kernel, (jnp.shape(features)[1], None), "[features, classes]")
+    batch, width = jnp.shape(features)
+    check(batch > 0 and width > 0, "features", f"got shape {(batch, width)}, takes no zero")
+    check_integer(labels=labels)
+    check_shape("labels", labels, (batch,), "[batch], one a row of features")
+    check_shape("kernel", kernel, (width, None), "[features, classes]")
     check_range("penalty", penalty, 0)
     x, w = upcast(features, kernel)
     if bias is None:

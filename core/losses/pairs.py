@@ -270,8 +270,8 @@ class Pairs:
 
         top = self.bound(masked, *per_anchor)
         total = self.total(shifted, top, *per_anchor)
-        present = total > 0
-        return jnp.where(present, top + jnp.log(jnp.where(present, total, 1)), -jnp.inf)
+        none = total == 0
+        return jnp.where(none, -jnp.inf, top + jnp.log(jnp.where(none, 1, total)))
 
     def largest(self, which: Callable[[Block], Array], sign: int = 1) -> Float[Array, "anchors"]:
         """The largest (smallest for `sign=-1`) value among the pairs that `which` picks.

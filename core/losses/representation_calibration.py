@@ -15,6 +15,7 @@ from ..numerics import (
     check_count,
     check_floating,
     check_integer,
+    check_key,
     check_range,
     check_rank,
     check_shape,
@@ -253,6 +254,7 @@ def sample_gaussians(
     >>> sample_gaussians(jax.random.key(0), g, jnp.array([0])).tolist()
     [[3.0, 3.0]]
     """
+    check_key(key=key)
     check_integer(labels=labels)
     check_rank("labels", labels, 1)
     check_rank("gaussians", gaussians.means, 2)

@@ -16,7 +16,7 @@ from ..numerics import (
     safe_sqrt,
     upcast,
 )
-from ._shared import check_labels, class_mask, keep_present, pick, softplus
+from ._shared import check_labels, class_mask, keep_present, pick_present, softplus
 
 
 def z_loss(
@@ -94,13 +94,13 @@ def _unit_moments(
     size = jax.lax.stop_gradient(top) - centre
     some = size > 8 * jnp.finfo(scores.dtype).eps * jnp.maximum(jnp.abs(centre), jnp.abs(top))
     scale = jnp.where(some, 1 / jnp.where(some, size, 1), 0)
-    unit = (scores - centre) * scale
+    unit = (there - centre) * scale
     squares = jnp.square(unit)
     if mask is not None:
         squares = jnp.where(mask, squares, 0)
     off = (mean - centre) * scale  # zero but for its derivative, which the squares need not carry
     variance = (jnp.sum(squares, -1, keepdims=True) / classes - jnp.square(off))[..., 0]
-    label = (pick(scores, labels) - centre[..., 0]) * scale[..., 0]
+    label = (pick_present(scores, labels, mask) - centre[..., 0]) * scale[..., 0]
     return off[..., 0], variance, label
 
 
@@ -183,10 +183,14 @@ def _square_loss(
     """`-log(q_y / sum_k q_k)` with `q = (o + shift)^2 + eps`."""
     check_labels(logits, labels)
     mask, labels = class_mask(where, logits), jnp.asarray(labels)
-    squares = jnp.square(upcast(logits) + shift) + eps
-    total = jnp.sum(squares if mask is None else jnp.where(mask, squares, 0), -1)
-    present = total > 0
-    loss = jnp.log(jnp.where(present, total, 1)) - jnp.log(pick(squares, labels))
+    scores = upcast(logits)
+    own = jnp.square(pick_present(scores, labels, mask) + shift) + eps
+    if mask is None:
+        total = jnp.sum(jnp.square(scores + shift) + eps, -1)
+    else:
+        squares = jnp.square(jnp.where(mask, scores, 0) + shift) + eps
+        total = jnp.sum(jnp.where(mask, squares, 0), -1)
+    loss = jnp.log(jnp.where(total == 0, 1, total)) - jnp.log(own)
     return restore(keep_present(loss, labels, mask), logits)
 
 

@@ -25,16 +25,16 @@ from ._shared import (
     is_label,
     keep_present,
     others_log_odds,
-    pick,
+    pick_present,
     softplus,
 )
 
 
 def _wrong_probability(odds: Float[Array, "..."]) -> tuple[Array, Array]:
     """`1 - p_y` and its logarithm, from the log-odds against the label."""
-    there = odds > -jnp.inf
-    log_wrong = -softplus(-jnp.where(there, odds, 0))
-    return jnp.where(there, jnp.exp(log_wrong), 0), log_wrong
+    none = odds == -jnp.inf
+    log_wrong = -softplus(-jnp.where(none, 0, odds))
+    return jnp.where(none, 0, jnp.exp(log_wrong)), log_wrong
 
 
 def focal_loss(
@@ -193,7 +193,7 @@ def label_smoothing_cross_entropy(
     mask, labels = class_mask(where, logits), jnp.asarray(labels)
     z = upcast(logits)
     # The label's lead over the mean score is what smoothing charges for.
-    lead = pick(z, labels)[..., None] - z
+    lead = pick_present(z, labels, mask)[..., None] - z
     if mask is None:
         mean_lead = jnp.mean(lead, -1)
     else:
@@ -235,7 +235,7 @@ def brier_loss(
     check_labels(logits, labels)
     mask, labels = class_mask(where, logits), jnp.asarray(labels)
     z = upcast(logits)
-    own = pick(z, labels)
+    own = pick_present(z, labels, mask)
     there = z if mask is None else jnp.where(mask, z, own[..., None])
     top = jax.lax.stop_gradient(jnp.max(there, -1))
     # One exponential an entry; its sums are those of the probabilities and of their squares.

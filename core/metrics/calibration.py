@@ -44,7 +44,10 @@ class Reliability(NamedTuple):
 def _check(
     probabilities: Any, labels: Any, where: Any, bins: Any = 1, name: str = "probabilities"
 ) -> tuple[Array, Array, Array]:
-    """The arguments as arrays, the first in its accumulation dtype, the last as weights of it."""
+    """The arguments as arrays, the first in its accumulation dtype, the last as weights of it.
+
+    What absent examples hold is replaced, since weights of zero make no zero of NaN.
+    """
     check_floating(**{name: probabilities})
     check_rank(name, probabilities, 2)
     check(jnp.shape(probabilities)[1] > 0, name, "got no classes, takes one or more")
@@ -61,12 +64,22 @@ def _check(
         f"got dtype {jnp.result_type(where)}, takes booleans",
     )
     check_shape("where", where, batch, "[batch], as labels")
-    return p, jnp.asarray(labels), jnp.asarray(where).astype(p.dtype)
+    there = jnp.asarray(where)
+    p, labels = jnp.where(there[:, None], p, 0), jnp.where(there, labels, 0)
+    return p, labels, there.astype(p.dtype)
 
 
 def _mean(values: Array, weights: Array) -> Array:
     """The mean over the examples that are there; zero of none."""
     return safe_divide(jnp.sum(weights * values), jnp.sum(weights))
+
+
+def _at_label(p: Array, labels: Array) -> Array:
+    """The entry of each row that its label names; NaN where it names none."""
+    labels = labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
+    # An index below zero would count from the last class.
+    index = jnp.where(labels < 0, p.shape[1], labels)
+    return jnp.take_along_axis(p, index[:, None], -1)
 
 
 def _top(p: Array, labels: Array) -> tuple[Array, Array]:
@@ -317,8 +330,7 @@ def negative_log_likelihood(
     1.386
     """
     p, labels, weights = _check(probabilities, labels, where)
-    label = jnp.take_along_axis(p, labels[:, None], -1)[:, 0]
-    return _mean(-safe_log(label), weights)
+    return _mean(-safe_log(_at_label(p, labels)[:, 0]), weights)
 
 
 def top_k_accuracy(
@@ -349,7 +361,8 @@ def top_k_accuracy(
     """
     s, labels, weights = _check(scores, labels, where, name="scores")
     check_count(k=k)
-    label = jnp.take_along_axis(s, labels[:, None], -1)
+    label = _at_label(s, labels)
     earlier = jnp.arange(s.shape[1]) < labels[:, None]
-    ahead = jnp.sum((s > label) | ((s == label) & earlier), -1)
+    # So written, a label without a score, or with NaN for one, comes last and not first.
+    ahead = jnp.sum(~(s <= label) | ((s == label) & earlier), -1)
     return _mean((ahead < k).astype(s.dtype), weights)

@@ -1,7 +1,8 @@
 """Functions with a finite value and gradient where the textbook ones have a singularity.
 
 Each puts `jnp.where` on both sides of the singular point: once on the argument, so that the
-derivative is never formed there, and once on the result.
+derivative is never formed there, and once on the result. NaN is no such point and goes through: a
+sum that has gone wrong is to be seen.
 """
 
 import jax
@@ -39,8 +40,8 @@ def safe_sqrt(x: Float[Array, "..."]) -> Float[Array, "..."]:
     0.0
     """
     x = jnp.asarray(x)
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+    outside = x <= 0
+    return jnp.where(outside, 0, jnp.sqrt(jnp.where(outside, 1, x)))
 
 
 def safe_log(x: Float[Array, "..."], floor: float | None = None) -> Float[Array, "..."]:
@@ -58,8 +59,8 @@ def safe_log(x: Float[Array, "..."], floor: float | None = None) -> Float[Array,
     """
     x = jnp.asarray(x)
     low = jnp.asarray(jnp.finfo(x.dtype).tiny if floor is None else floor, x.dtype)
-    above = x > low
-    return jnp.where(above, jnp.log(jnp.where(above, x, 1)), jnp.log(low))
+    below = x <= low
+    return jnp.where(below, jnp.log(low), jnp.log(jnp.where(below, 1, x)))
 
 
 def safe_divide(

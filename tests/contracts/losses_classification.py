@@ -57,6 +57,8 @@ CASES = [
         bad=(
             Bad("logits: got dtype", {"logits": np.zeros((BATCH, CLASSES), np.int32)}),
             Bad("where: got shape", {"where": np.zeros((CLASSES + 1,), bool)}),
+            Bad("where: got dtype", {"where": np.ones(CLASSES, np.int32)}),
+            Bad("axis: got", {"axis": 2}),
         ),
     ),
     Case(
@@ -70,6 +72,8 @@ CASES = [
         bad=(
             Bad("logits: got dtype", {"logits": np.zeros((BATCH, CLASSES), np.int32)}),
             Bad("where: got shape", {"where": np.zeros((CLASSES + 1,), bool)}),
+            Bad("where: got dtype", {"where": np.ones(CLASSES, np.int32)}),
+            Bad("axis: got", {"axis": 2}),
         ),
     ),
     Case(

@@ -24,6 +24,8 @@ def run(fn, **kwargs):
     return fn(aldr_kl_init(6), **kwargs)[0]
 
 
+LABELS = np.zeros((2, 4), np.int32)
+
 BAD = (
     Bad("labels: got dtype", {"labels": np.zeros(4)}),
     Bad("labels: got shape", {"labels": np.zeros(5, np.int32)}),
@@ -61,6 +63,7 @@ CASES = [
             Bad("indices: got dtype", {"indices": np.zeros(4)}),
             Bad("indices: got shape", {"indices": np.zeros(3, np.int32)}),
             Bad("adaptivity: got", {"adaptivity": 1.0}),
+            Bad("scores: got shape", {"scores": np.zeros((2, 4, 5)), "labels": LABELS}),
         ),
     ),
     Case(
@@ -70,6 +73,9 @@ CASES = [
         rows=None,
         differentiable=False,
         keeps_dtype=False,
-        bad=(Bad("examples: got", {"examples": 0}), Bad("temperature: got", {"temperature": 0.0})),
+        bad=(
+            Bad("examples: got", {"examples": 2.5}),
+            Bad("temperature: got", {"temperature": 0.0}),
+        ),
     ),
 ]

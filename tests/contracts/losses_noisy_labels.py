@@ -63,7 +63,7 @@ CASES = [
         differentiable=False,
         keeps_dtype=False,
         vmappable=False,
-        bad=(Bad("examples: got", {"examples": 0}), Bad("classes: got", {"classes": 0})),
+        bad=(Bad("examples: got", {"examples": 2.5}), Bad("classes: got", {"classes": 0})),
     ),
     Case(
         "papyrax.losses.nested_dropout",
@@ -75,6 +75,7 @@ CASES = [
         bad=(
             Bad("features: got dtype", {"features": np.zeros((3, 6), np.int32)}),
             Bad("features: got shape", {"features": np.float64(1.0)}),
+            Bad("features: got none", {"features": np.zeros((3, 0))}),
             Bad("std: got", {"std": 0.0}),
         ),
     ),
@@ -85,6 +86,7 @@ CASES = [
         differentiable=False,
         keeps_dtype=False,
         bad=(
+            Bad("features: got shape", {"features": np.zeros((0, 4))}),
             Bad("labels: got shape", {"labels": np.zeros(5, np.int32)}),
             Bad("kernel: got shape", {"kernel": np.zeros((5, 3))}),
             Bad("bias: got shape", {"bias": np.zeros(4)}),

@@ -131,6 +131,14 @@ def test_vector_scaling_is_the_minimizer(held_out):
     np.testing.assert_allclose(np.r_[low.scale, low.bias], best.x, atol=2e-2)
 
 
+def test_calibrators_of_wrong_data_are_nan():
+    z = jnp.array([[2.0, 0.0], [1.0, 0.0]])
+    for scores, labels in ((z, [0, -100]), (z, [0, -1]), (z.at[0, 1].set(jnp.nan), [0, 1])):
+        labels = np.array(labels)
+        assert np.isnan(losses.fit_temperature(scores, labels))
+        assert np.isnan(losses.fit_vector_scaling(scores, labels, steps=1).scale).all()
+
+
 def test_temperature_of_transforms(data):
     z, _ = data
     rng = np.random.default_rng(4)

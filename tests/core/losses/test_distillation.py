@@ -128,6 +128,14 @@ def test_class_means():
     )
 
 
+def test_a_label_that_is_no_class_is_not_taken_for_one():
+    x, means = jnp.ones((3, 2)), jnp.eye(2)
+    y = np.array([0, -1, 2])
+    np.testing.assert_array_equal(losses.class_means(2 * x, y, classes=2), [[2, 2], [0, 0]])
+    loss = losses.norm_direction_loss(x, x, y, means)
+    np.testing.assert_array_equal(np.isnan(loss), [False, True, True])
+
+
 def test_binary_kl():
     student, teacher = rows(6), rows(7)
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from papyrax.losses import equiangular_basis_loss, equiangular_basis_vectors, simplex_etf
 
@@ -81,3 +82,11 @@ def test_loss():
         np.testing.assert_allclose(loss(x, b), want, rtol=1e-12)
         np.testing.assert_allclose(loss(7 * x, b), want, rtol=1e-12)
         assert not jax.grad(lambda b: loss(x, b).sum())(b).any()
+
+
+def test_sizes_may_be_integers_of_numpy():
+    classes = np.max([0, 2, 1]) + 1
+    frame = simplex_etf(jax.random.key(0), classes=classes, features=np.int32(4))
+    assert frame.shape == (3, 4)
+    with pytest.raises(ValueError, match="key: got int"):
+        simplex_etf(0, classes=3, features=4)

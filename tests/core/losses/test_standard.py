@@ -148,3 +148,60 @@ def test_optax_is_handed_on(name):
 def test_unknown_names_are_unknown():
     with pytest.raises(AttributeError, match="has no attribute 'cross_entropy_of_nothing'"):
         _ = losses.cross_entropy_of_nothing
+
+
+OF_LABELS = {
+    "stablemax": losses.stablemax_cross_entropy,
+    "comp_sum": losses.comp_sum_loss,
+    "focal": losses.focal_loss,
+    "mae": losses.mae_loss,
+    "symmetric": losses.symmetric_cross_entropy,
+    "label_smoothing": losses.label_smoothing_cross_entropy,
+    "brier": losses.brier_loss,
+    "ldam": lambda z, y, **k: losses.ldam_loss(z, y, COUNTS, scale=1.0, **k),
+    "logit_adjusted": lambda z, y, **k: losses.logit_adjusted_cross_entropy(z, y, COUNTS, **k),
+    "ldr": losses.ldr_kl,
+    "ldr_l1": lambda z, y, **k: losses.ldr_kl(z, y, normalization="l1", **k),
+    "ldr_softplus": lambda z, y, **k: losses.ldr_kl(z, y, normalization="softplus", **k),
+    "z": losses.z_loss,
+    "taylor": losses.taylor_softmax_cross_entropy,
+    "spherical": losses.spherical_softmax_cross_entropy,
+}
+
+
+@pytest.mark.parametrize("loss", OF_LABELS.values(), ids=OF_LABELS)
+def test_what_is_masked_counts_for_nothing_and_what_is_wrong_shows(data, loss):
+    """Padding may hold any label and any score; elsewhere a wrong one makes the loss NaN."""
+    z, y = data[0][:6].astype(np.float32), np.array([0, 3, 1, 2, 4, 2])
+    there, classes = np.array([1, 1, 0, 0, 0, 0], bool), np.array([1, 1, 0, 1, 1], bool)
+
+    @jax.jit
+    def run(z, y, mask):
+        f = lambda z: loss(z, y, where=mask)  # noqa: E731
+        return f(z), jax.grad(lambda z: f(z).sum())(z)
+
+    mask = there[:, None] & classes
+    want, slope = run(z, y, mask)
+    assert np.all(want[:2] != 0)
+    assert np.all(slope[:2][:, classes] != 0)
+    padded, labels = np.where(mask, z, np.nan), np.where(there, y, [0, 0, -100, -1, 5, 255])
+    got, gradient = run(padded, labels, mask)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(gradient, slope)
+    assert not np.any(got[2:])
+    assert not np.any(gradient[~mask])
+
+    everywhere = np.ones_like(mask)
+    wrong = run(z, np.array([0, -1, -100, 5, 255, 4]), everywhere)[0]
+    np.testing.assert_array_equal(np.isnan(wrong), [0, 1, 1, 1, 1, 0])
+    z[[1, 3], [0, 2]] = np.nan
+    np.testing.assert_array_equal(np.isnan(run(z, y, everywhere)[0]), [0, 1, 0, 1, 0, 0])
+    np.testing.assert_array_equal(np.isnan(loss(z, y)), [0, 1, 0, 1, 0, 0])
+
+
+def test_labels_of_one_byte_tell_more_classes_apart_than_they_can_name():
+    z = jnp.asarray(np.random.default_rng(1).normal(size=(2, 300)), jnp.float32)
+    for dtype in (np.int8, np.uint8):
+        y = np.array([3, 100])
+        got = losses.label_smoothing_cross_entropy(z, jnp.asarray(y, dtype))
+        np.testing.assert_array_equal(got, losses.label_smoothing_cross_entropy(z, y))

@@ -95,11 +95,21 @@ def test_absent_examples_are_left_out(data, name):
     measure = getattr(metrics, name)
     with jax.enable_x64(True):
         p = jnp.asarray(p) + 1e-9
-        got, want = measure(p, y, where=jnp.asarray(there)), measure(p[there], y[there])
+        want, labels = measure(p[there], y[there]), np.where(there, y, -100)
+        padded = jnp.where(there[:, None], p, jnp.nan)
+        got = measure(padded, labels, where=jnp.asarray(there))
         for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
             np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-12)
         for leaf in jax.tree.leaves(measure(p, y, where=jnp.zeros(203, bool))):
             assert (leaf == 0).all()
+
+
+def test_a_wrong_label_or_score_is_not_right():
+    p, y = jnp.full((4, 3), 1 / 3), np.array([0, -1, 3, -100])
+    assert float(metrics.top_k_accuracy(p, y, k=3)) == 0.25
+    assert np.isnan(metrics.negative_log_likelihood(p[1:2], y[1:2]))
+    assert float(metrics.top_k_accuracy(p.at[0].set(jnp.nan), y, k=2)) == 0
+    assert float(metrics.expected_calibration_error(p[1:], y[1:])) == pytest.approx(1 / 3)
 
 
 def test_a_calibrated_forecast_has_no_error():
