@@ -21,7 +21,9 @@ from .features import (
     scan_chunks,
 )
 
-Implementation = Literal["linear", "quadratic", "pallas_tpu", "interpret"]
+Implementation = Literal[
+    "linear", "quadratic", "pallas_tpu", "pallas_triton", "interpret", "interpret_triton"
+]
 Read = Callable[[Array, Array], Array]
 """From sums over the keys of K_ij v_j [..., value_dim] and of K_ij [...] to what queries get."""
 
@@ -121,17 +123,20 @@ def linear_attention(
         values [..., features], of each token by itself.
       normalize: divide by the sum of the weights; False leaves `sum_j K_ij v_j`.
       epsilon: added to the sum of the weights.
-      implementation: "linear" for scans in plain XLA; "pallas_tpu" for a kernel that hands the sums
-        from chunk to chunk on the chip, and whose derivatives of every order are the same kernel,
-        or "interpret" to run that on any platform; "quadratic" for the weights [queries, keys]
-        written out, which takes any mask. One that cannot run raises. The kernel has not yet run
-        on a TPU and is no default there: by the compiler's estimates for a v5e the causal form of
-        two heads becomes three to six times as fast, that of 64 heads between a third slower
-        (Hessian-vector products) and twice as fast, the other form slower, and it takes up to 2.5
-        times the memory. XLA cannot split it over devices: a sharded program calls it in
-        `jax.shard_map`.
+      implementation: "linear" for scans in plain XLA, the default on every platform;
+        "pallas_tpu" for a kernel that hands the sums from chunk to chunk on the chip;
+        "pallas_triton" for one on GPUs that works on all chunks at once, from sums before each
+        that XLA makes; "interpret" and "interpret_triton" to run these on any platform;
+        "quadratic" for the weights [queries, keys] written out, which takes any mask. One that
+        cannot run raises. A kernel's derivatives of every order are the same kernel. XLA cannot
+        split it over devices: a sharded program calls it in `jax.shard_map`.
+        Neither kernel has run on its chip yet. By the compiler's estimates for a v5e TPU the causal
+        form of two heads becomes three to six times as fast, that of 64 heads between a third
+        slower (Hessian-vector products) and twice as fast, the other form slower, and it takes up
+        to 2.5 times the memory. For NVIDIA's GPUs (sm_80, sm_89, sm_90) it is compiled, and how
+        fast it is remains to be measured; without `is_causal` it is two products of XLA.
       chunk_size: tokens a chunk of the causal form; None for 128, or what suits the shapes and the
-        chip's memory. On a TPU the kernel takes multiples of 16 (8 for float32), or all tokens.
+        chip's memory. Kernels take multiples of 16 (on a TPU, of 8 for float32), or all tokens.
       precision: of the matrix products, as in `jax.lax.dot_general`.
 
     Returns:
@@ -149,7 +154,7 @@ def linear_attention(
     >>> linear_attention(x, x, x, is_causal=True).shape
     (2, 5, 4, 8)
     """
-    check_attention(query, key, value)
+    check_attention(query, key, value, scale=scale, is_causal=is_causal)
     check_no_bias(bias)
     check_range("epsilon", epsilon, 0)
     check_implementation(implementation)
@@ -244,7 +249,8 @@ def _by_kernels(
 ) -> tuple[LinearAttentionState, Float[Array, "B T K G E"]]:
     """The next state, and what is read; the total of the weights is the sum of values that are one.
 
-    Beside up to 127 values this one costs nothing, as the last of a TPU's 128 lanes.
+    Beside up to 127 values this one costs nothing, as the last of a TPU's 128 lanes; on a GPU it
+    is the first of 16 columns.
     """
     one = jnp.ones_like(heads.value[..., :1])
     out, after = kernel_products(
@@ -363,7 +369,7 @@ def linear_attention_step(
     >>> out.shape
     (2, 1, 4, 8)
     """
-    check_step(query, key, value, mask)
+    check_step(query, key, value, mask, scale=scale)
     check_range("epsilon", epsilon, 0)
     check_implementation(implementation, quadratic=False)
     phi = feature_map_of(feature_map)
@@ -374,7 +380,7 @@ def linear_attention_step(
     return restore(out.reshape(*query.shape[:3], value.shape[-1]), query, key, value), state
 
 
-def check_step(query: Any, key: Any, value: Any, mask: Any) -> None:
+def check_step(query: Any, key: Any, value: Any, mask: Any, *, scale: Any) -> None:
     """Raise unless a step has one key a query and a mask that its state can hold.
 
     Args:
@@ -382,11 +388,12 @@ def check_step(query: Any, key: Any, value: Any, mask: Any) -> None:
       key: [batch, tokens, key_heads, dim].
       value: [batch, tokens, key_heads, value_dim].
       mask: None or an array.
+      scale: as in `check_attention`.
 
     Raises:
       ValueError: naming the argument.
     """
-    check_attention(query, key, value)
+    check_attention(query, key, value, scale=scale)
     tokens, key_heads = key.shape[1:3]
     check(
         tokens == query.shape[1],
@@ -440,7 +447,7 @@ def linear_attention_weights(
     >>> bool(jnp.allclose(linear_attention_weights(x, x).sum(-1), 1, atol=1e-5))
     True
     """
-    check_attention(query, key, key)
+    check_attention(query, key, key, scale=scale, is_causal=is_causal)
     check_range("epsilon", epsilon, 0)
     phi = feature_map_of(feature_map)
     heads = split_heads(query, key, key)

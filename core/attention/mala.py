@@ -313,7 +313,8 @@ def mala(
         [..., dim], of each token by itself.
       kernel_scale: "paper" for K as above; "released" for the authors' code, which also divides K
         by the number of keys, so that the departure from linear attention does not grow with it.
-      implementation: as in `linear_attention`: "linear", "pallas_tpu", "interpret" or "quadratic".
+      implementation: as in `linear_attention`: "linear", "pallas_tpu", "pallas_triton",
+        "interpret", "interpret_triton" or "quadratic".
       chunk_size: as in `linear_attention`.
       precision: of the matrix products, as in `jax.lax.dot_general`.
 
@@ -335,7 +336,7 @@ def mala(
     >>> bool(jnp.allclose(mala(x, x, jnp.ones_like(x)), 1, atol=1e-5))
     True
     """
-    check_attention(query, key, value)
+    check_attention(query, key, value, scale=scale, is_causal=is_causal)
     check_no_bias(bias)
     check_implementation(implementation)
     _check_options(kernel_scale, epsilon)
@@ -444,7 +445,7 @@ def mala_step(
     >>> out.shape
     (2, 1, 4, 8)
     """
-    check_step(query, key, value, mask)
+    check_step(query, key, value, mask, scale=scale)
     check_implementation(implementation, quadratic=False)
     _check_options(kernel_scale, epsilon)
     heads, phi = split_heads(query, key, value, mask), feature_map_of(feature_map)
@@ -496,7 +497,7 @@ def mala_weights(
     >>> bool(jnp.allclose(mala_weights(x, x).sum(-1), 1, atol=1e-5))
     True
     """
-    check_attention(query, key, key)
+    check_attention(query, key, key, scale=scale, is_causal=is_causal)
     _check_options(kernel_scale, epsilon)
     shown = visible(mask, is_causal, query, key)
     heads, phi = split_heads(query, key, key), feature_map_of(feature_map)

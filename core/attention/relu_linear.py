@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..numerics import check, check_range, restore, safe_divide, upcast
+from ..numerics import check, check_range, known_number, restore, safe_divide, upcast
 from .arguments import check_attention, check_no_bias
 from .linear import (
     Implementation,
@@ -48,7 +48,8 @@ def relu_linear_attention(
         it starts.
       is_causal: query i sees the keys 0 to i.
       floor: least denominator. It is met where few keys match, as in short sequences.
-      implementation: as in `linear_attention`: "linear", "pallas_tpu", "interpret" or "quadratic".
+      implementation: as in `linear_attention`: "linear", "pallas_tpu", "pallas_triton",
+        "interpret", "interpret_triton" or "quadratic".
       chunk_size: as in `linear_attention`.
       precision: of the matrix products, as in `jax.lax.dot_general`.
 
@@ -67,11 +68,13 @@ def relu_linear_attention(
     >>> relu_linear_attention(x, x, x).shape
     (2, 5, 4, 8)
     """
-    check_attention(query, key, value)
+    check_attention(query, key, value, is_causal=is_causal)
     check_no_bias(bias)
     check_range("floor", floor, 0)
     check_implementation(implementation)
     heads, dim = query.shape[2:]
+    if scale is not None and np.ndim(scale) == 0 and not isinstance(scale, jax.Array):
+        scale = known_number("scale", scale)
     factor = jnp.asarray(dim**-0.5 if scale is None else scale)
     check(
         np.shape(factor) in ((), (1,), (heads,)),

@@ -25,28 +25,32 @@ from ...numerics import check
 from ..op import Op, transposes
 from .operands import Config, Inputs, Sums, struct
 
-IMPLEMENTATIONS = ("pallas_tpu", "interpret")
+IMPLEMENTATIONS = ("pallas_tpu", "pallas_triton", "interpret", "interpret_triton")
+
+
+def _backend(config: Config) -> Any:
+    """The module of an implementation."""
+    from . import pallas_tpu, pallas_triton
+
+    return pallas_triton if config.implementation.endswith("triton") else pallas_tpu
 
 
 def _check(x: Inputs, config: Config, platform: str | None) -> None:
     """Raise unless the kernel can run; for None, on some platform."""
-    from . import pallas_tpu
-
     name = config.implementation
     names = ", ".join(map(repr, IMPLEMENTATIONS))
     check(name in IMPLEMENTATIONS, "implementation", f"got {name!r}, takes {names}")
-    if name == "pallas_tpu":
-        reasons = pallas_tpu.why_not(x, config, platform)
+    if not name.startswith("interpret"):
+        reasons = _backend(config).why_not(x, config, platform)
         check(not reasons, "implementation", f"got {name!r}; {'; '.join(reasons)}")
-        reasons = pallas_tpu.bad_chunk(x, config)
+        reasons = _backend(config).bad_chunk(x, config)
         check(not reasons, "chunk_size", f"got {config.chunk}; {'; '.join(reasons)}")
 
 
 def _run(x: Inputs, config: Config, platform: str) -> Sums:
-    from . import pallas_tpu
-
     _check(x, config, platform)
-    return pallas_tpu.run(x, config, interpret=config.implementation == "interpret")
+    interpret = config.implementation.startswith("interpret")
+    return _backend(config).run(x, config, interpret=interpret)
 
 
 def _op(

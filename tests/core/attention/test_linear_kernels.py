@@ -47,11 +47,14 @@ def both(name, x, implementation):
     return jax.jit(run, compiler_options=FAST)(*x)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_kernel_gives_what_the_scan_gives(name):
+@pytest.mark.parametrize(
+    ("name", "implementation"),
+    [*((name, "interpret") for name in CASES), ("causal", "interpret_triton")],
+)
+def test_the_kernel_gives_what_the_scan_gives(name, implementation):
     with jax.enable_x64(True):
         x = draw(CASES[name][1])
-        got, want = (both(name, x, how) for how in ("interpret", "linear"))
+        got, want = (both(name, x, how) for how in (implementation, "linear"))
         for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
             np.testing.assert_allclose(g, w, rtol=0, atol=1e-12 * float(jnp.abs(w).max()))
 

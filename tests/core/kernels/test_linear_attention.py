@@ -16,10 +16,11 @@ from papyrax.kernels.linear_attention import Config, Inputs, api, linear_attenti
 from papyrax.kernels.linear_attention.reference import forward as dense
 
 FAST = {"xla_backend_optimization_level": 0}
+INTERPRETED = ("interpret", "interpret_triton")
 LIMITS = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 1e-2}
 # Direction, rows of queries and of keys, queries, keys, features, value dim, tokens a chunk.
 SCENES = {
-    "groups": ("past", 3, 1, 21, 21, 5, 7, 8),
+    "groups": ("past", 3, 1, 21, 21, 5, 7, 12),
     "rows of keys": ("future", 1, 2, 11, 11, 7, 3, 4),
     "all keys": ("all", 2, 1, 9, 21, 5, 7, None),
 }
@@ -73,8 +74,8 @@ def ideal(scene, dtype="float64"):
     return wide, run(*wide)
 
 
-def compute(scene, dtype="float64"):
-    config = Config(SCENES[scene][0], dtype, SCENES[scene][-1], implementation="interpret")
+def compute(scene, dtype="float64", implementation="interpret"):
+    config = Config(SCENES[scene][0], dtype, SCENES[scene][-1], implementation=implementation)
     wide = jnp.promote_types(dtype, jnp.float32)
     args = jax.tree.map(lambda a: a.astype(wide), ideal(scene, dtype)[0])
     return of_all_orders(lambda x: linear_attention(x, config), scene == "groups")(*args)
@@ -87,11 +88,12 @@ def compare(got, want, limit):
             assert relative_error(leaf, right, floor=1e-3 * floor) < limit, name
 
 
+@pytest.mark.parametrize("implementation", INTERPRETED)
 @pytest.mark.parametrize("scene", SCENES)
-def test_float64(scene):
+def test_float64(scene, implementation):
     with jax.enable_x64(True):
         (_, t, _, g, _), want = ideal(scene)
-        got = compute(scene)
+        got = compute(scene, "float64", implementation)
         compare(got, want, LIMITS["float64"])
         # Adjoint: <g, J t> = <J^T g, t>.
         forward, back = composition.dot(g, got["J"][1]), composition.dot(got["B"], t)
@@ -216,7 +218,7 @@ def test_explicit_kernels_do_not_fall_back():
 
     with pytest.raises(ValueError, match=r"implementation.*runs on tpu, not on cpu"):
         take()
-    with pytest.raises(ValueError, match=r"implementation.*takes 'pallas_tpu', 'interpret'"):
+    with pytest.raises(ValueError, match=r"implementation.*takes 'pallas_tpu', 'pallas_triton', "):
         take(implementation="xla")
     with pytest.raises(ValueError, match=r"implementation.*do not fit"):
         take(features=8192)
