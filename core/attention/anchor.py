@@ -54,7 +54,7 @@ def anchor_attention(
     >>> anchor_attention(x, x, x, anchors=jnp.array([[0, 3, 9], [1, 2, 5]])).shape
     (2, 10, 4, 8)
     """
-    check_attention(query, key, value)
+    check_attention(query, key, value, scale=scale, is_causal=is_causal)
     check_integer(anchors=anchors)
     batch, points, heads, _ = np.shape(query)
     check_shape("anchors", anchors, (batch, None), "[batch, anchors], as query")

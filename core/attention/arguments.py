@@ -1,7 +1,9 @@
 """What every attention operator checks and unpacks: shapes, groups of queries, masks."""
 
+import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -13,6 +15,7 @@ from ..numerics import (
     check_floating,
     check_rank,
     check_shape,
+    known_number,
     upcast,
 )
 
@@ -33,17 +36,27 @@ class Heads(NamedTuple):
     present: Float[Array, "B S K"]
 
 
-def check_attention(query: Any, key: Any, value: Any) -> None:
-    """Raise unless the three arrays fit each other.
+def check_attention(
+    query: Any, key: Any, value: Any, *, scale: Any = None, is_causal: Any = False
+) -> None:
+    """Raise unless the three arrays fit each other, and what all operators take is of its kind.
 
     Args:
       query: [batch, queries, heads, dim].
       key: [batch, keys, key_heads, dim], where key_heads divides heads.
       value: [batch, keys, key_heads, value_dim].
+      scale: None, a finite number or an array of no axes, which may be traced.
+      is_causal: a Python bool.
 
     Raises:
       ValueError: naming the argument that does not fit.
     """
+    if isinstance(scale, jax.Array):
+        check_shape("scale", scale, (), "[]")
+    elif scale is not None:
+        finite = math.isfinite(known_number("scale", scale))
+        check(finite, "scale", f"got {scale}, takes a finite number")
+    check(isinstance(is_causal, bool | np.bool_), "is_causal", f"got {is_causal!r}, takes a bool")
     for name, x in (("query", query), ("key", key), ("value", value)):
         check_floating(**{name: x})
         check_rank(name, x, 4)

@@ -157,10 +157,9 @@ def prepare(
     Raises:
       ValueError: naming an argument that does not fit.
     """
-    check_attention(query, key, value)
+    check_attention(query, key, value, scale=scale, is_causal=is_causal)
     batch, queries, heads, dim = query.shape
     keys, key_heads = key.shape[1:3]
-    check(isinstance(is_causal, bool | np.bool_), "is_causal", f"got {is_causal!r}, takes a bool")
     if logits_soft_cap is not None:
         logits_soft_cap = known_number("logits_soft_cap", logits_soft_cap)
         check_positive(logits_soft_cap=logits_soft_cap)
@@ -172,10 +171,7 @@ def prepare(
     dtype = jnp.result_type(query, key, value)
     query, key, value = (jnp.asarray(x, dtype) for x in (query, key, value))
     if isinstance(scale, jax.Array):
-        check_shape("scale", scale, (), "[]")
         query, scale = (query * scale).astype(dtype), 1.0
-    scale = known_number("scale", scale)
-    check(math.isfinite(scale), "scale", f"got {scale}, takes a finite number")
     groups = key_heads, heads // key_heads
     x = Inputs(
         jnp.transpose(query.reshape(batch, queries, *groups, dim), (0, 2, 3, 1, 4)),
@@ -206,7 +202,7 @@ def prepare(
         bits = jax.random.bits(dropout_rng, (2,), jnp.uint32)
         masks = masks._replace(seed=jax.lax.bitcast_convert_type(bits, jnp.int32))
     config = Config(
-        scale=scale,
+        scale=float(scale),
         causal=bool(is_causal),
         window=_window(local_window_size),
         cap=logits_soft_cap,

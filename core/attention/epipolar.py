@@ -37,7 +37,8 @@ def epipolar_mask(views: int, width: int, *, field: Field | None = None) -> Bool
     >>> epipolar_mask(1, 4, field=(2, 3)).astype(int).tolist()
     [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
     """
-    chosen = (2 * views, 11) if field is None else tuple(field)
+    chosen = (2 * views, 11) if field is None else field
+    chosen = tuple(chosen) if isinstance(chosen, tuple | list) else (chosen,)
     for name, numbers in (("views", (views,)), ("width", (width,)), ("field", chosen)):
         check(
             len(numbers) == (2 if name == "field" else 1)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..kernels.two_pass_softmax import reference, two_pass_softmax
-from ..numerics import check, check_broadcastable, check_floating, check_positive, restore, upcast
+from ..numerics import check, check_broadcastable, check_floating, restore, upcast
 from ..numerics.stablemax import log_s
 from .arguments import check_attention, visible
 
@@ -41,7 +41,7 @@ def normalized_attention(
     mask: Bool[Array, "*#BNTS"] | None = None,
     *,
     normalizer: Literal["softmax", "stablemax", "two_pass_softmax"] | Normalizer = "softmax",
-    scale: float | None = None,
+    scale: float | Float[Array, ""] | None = None,
     is_causal: bool = False,
     precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, "B T N E"]:
@@ -80,7 +80,7 @@ def normalized_attention(
     >>> normalized_attention(x, x, x, normalizer="stablemax").shape
     (2, 5, 4, 8)
     """
-    check_attention(query, key, value)
+    check_attention(query, key, value, scale=scale, is_causal=is_causal)
     known = ", ".join(NORMALIZERS)
     check(
         callable(normalizer) or normalizer in NORMALIZERS,
@@ -88,8 +88,6 @@ def normalized_attention(
         f"got {normalizer!r}, takes a function or one of {known}",
     )
     weigh: Any = normalizer if callable(normalizer) else NORMALIZERS[normalizer]
-    if scale is not None:
-        check_positive(scale=scale)
     shown = visible(mask, is_causal, query, key)
     q, k, v = upcast(query, key, value)
     batch, queries, heads, dim = np.shape(query)

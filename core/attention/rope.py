@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..numerics import check, check_floating, check_positive, restore, upcast
+from ..numerics import check, check_count, check_floating, check_positive, restore, upcast
 
 
 class Rotary(NamedTuple):
@@ -68,7 +68,8 @@ def rope_1d(
     >>> rope_1d(jnp.arange(3), 4).cos.shape
     (3, 4)
     """
-    check(dim > 0 and dim % 2 == 0, "dim", f"got {dim}, takes a positive multiple of 2")
+    check_count(dim=dim)
+    check(dim % 2 == 0, "dim", f"got {dim}, takes a multiple of 2")
     angles = _angles(positions, dim // 2, base, endpoint)
     return Rotary(jnp.cos(angles), jnp.sin(angles))
 
@@ -104,9 +105,8 @@ def rope_2d(
     >>> rope_2d(8, 8, 16).sin.shape
     (64, 16)
     """
-    check(height > 0, "height", f"got {height}, takes a positive integer")
-    check(width > 0, "width", f"got {width}, takes a positive integer")
-    check(dim > 0 and dim % 4 == 0, "dim", f"got {dim}, takes a positive multiple of 4")
+    check_count(height=height, width=width, dim=dim)
+    check(dim % 4 == 0, "dim", f"got {dim}, takes a multiple of 4")
     rows = jnp.repeat(jnp.arange(height), width)
     columns = jnp.tile(jnp.arange(width), height)
     angles = jnp.concatenate(

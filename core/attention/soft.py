@@ -213,7 +213,7 @@ def soft_attention(
     >>> soft_attention(x, x, x, landmarks=3).shape
     (2, 12, 4, 8)
     """
-    check_attention(query, key, value)
+    check_attention(query, key, value, scale=scale, is_causal=is_causal)
     check_no_bias(bias)
     check(not is_causal, "is_causal", "got True, takes False: the landmarks see all keys")
     kinds = "newton", "exact", "released"

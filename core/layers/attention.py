@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from .. import attention
-from ..numerics import check
+from ..numerics import check, check_count
 
 Operator = Callable[..., Array]
 
@@ -48,6 +48,12 @@ def operator_of(operator: str | Operator, argument: str = "operator") -> Operato
         f"got {operator!r}, takes a function or one of {', '.join(sorted(known))}",
     )
     return known[operator]
+
+
+def check_heads(dim: int, heads: int) -> None:
+    """Raise unless the features of a token can be shared out among heads."""
+    check_count(dim=dim, heads=heads)
+    check(dim % heads == 0, "heads", f"got {heads}, takes a divisor of dim, {dim}")
 
 
 def accepted_by(operator: Operator) -> Callable[[str], bool]:

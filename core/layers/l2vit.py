@@ -17,6 +17,7 @@ from ..numerics import (
     check_range,
     check_shape,
 )
+from .attention import check_heads
 from .batch_norm import batch_norm
 
 gelu = functools.partial(jax.nn.gelu, approximate=False)
@@ -149,7 +150,7 @@ class L2ViTBlock(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        check(heads > 0 and dim % heads == 0, "heads", f"got {heads}, takes a divisor of dim {dim}")
+        check_heads(dim, heads)
         check(
             window_size is None or window_size > 0,
             "window_size",

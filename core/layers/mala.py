@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from ..attention import mala, rope_2d
 from ..attention.mala import KernelScale
 from ..numerics import check, check_floating, check_shape
+from .attention import check_heads
 
 
 class MALABlock(nnx.Module):
@@ -62,7 +63,7 @@ class MALABlock(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        check(heads > 0 and dim % heads == 0, "heads", f"got {heads}, takes a divisor of dim {dim}")
+        check_heads(dim, heads)
         check(
             not use_rope or (dim // heads) % 4 == 0,
             "dim",

@@ -6,12 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from ..attention import apply_rope, rope_1d
-from ..numerics import check, check_floating, check_positive, check_shape
-from .attention import Operator, accepted_by, operator_of
+from ..numerics import check, check_count, check_floating, check_positive, check_shape
+from .attention import Operator, accepted_by, check_heads, operator_of
 
 Positions = Literal["rope", "learned", "none"]
 
@@ -119,10 +120,10 @@ class SelfAttention(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        fits = heads > 0 and dim % heads == 0
-        check(fits, "heads", f"got {heads}, takes a divisor of dim, {dim}")
+        check_heads(dim, heads)
         key_heads = heads if key_heads is None else key_heads
-        fits = key_heads > 0 and heads % key_heads == 0
+        check_count(key_heads=key_heads)
+        fits = heads % key_heads == 0
         check(fits, "key_heads", f"got {key_heads}, takes a divisor of {heads} heads")
         kinds = ("rope", "learned", "none")
         takes = ", ".join(map(repr, kinds))
@@ -132,8 +133,9 @@ class SelfAttention(nnx.Module):
         self.operator = operator_of(attention_fn, "attention_fn")
         accepts = inspect.signature(self.operator).parameters
         _check_operator(self.operator, causal)
-        fits = window is None or (causal and window >= 0 and "local_window_size" in accepts)
-        takes = "takes None, or a number from 0 with an operator of causal windows"
+        whole = isinstance(window, int | np.integer) and window >= 0
+        fits = window is None or (causal and whole and "local_window_size" in accepts)
+        takes = "takes None, or an integer from 0 with an operator of causal windows"
         check(fits, "window", f"got {window}, {takes}")
         self.causal, self.window, self.positions = causal, window, positions
         self.rope_base, self.takes_rope = rope_base, "rope" in accepts
@@ -144,8 +146,7 @@ class SelfAttention(nnx.Module):
         )
         common: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         if positions == "learned":
-            fits = max_length is not None and max_length > 0
-            check(fits, "max_length", f"got {max_length}, takes the number of learned positions")
+            check_count(max_length=max_length)
             small = nnx.initializers.normal(0.02)
             self.table = nnx.Embed(max_length or 0, dim, embedding_init=small, **common)
         common["use_bias"] = use_bias
@@ -185,8 +186,7 @@ class SelfAttention(nnx.Module):
         check(
             self.causal, "causal", "got False, takes True: later tokens would change earlier ones"
         )
-        check(batch > 0, "batch", f"got {batch}, takes 1 or more")
-        check(max_length > 0, "max_length", f"got {max_length}, takes 1 or more")
+        check_count(batch=batch, max_length=max_length)
         dtype = dtype or self.key.dtype or self.key.param_dtype
         shape = (batch, max_length, self.key_heads, self.dim_head)
         return KeyValueCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.int32(0))

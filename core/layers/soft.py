@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from ..attention import soft_attention
 from ..numerics import check, check_floating, check_shape
+from .attention import check_heads
 
 
 class SOFTBlock(nnx.Module):
@@ -67,7 +68,7 @@ class SOFTBlock(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        check(heads > 0 and dim % heads == 0, "heads", f"got {heads}, takes a divisor of dim {dim}")
+        check_heads(dim, heads)
         check(
             landmark_stride > 0, "landmark_stride", f"got {landmark_stride}, takes 1 or more tokens"
         )

@@ -161,3 +161,14 @@ def test_mask_between_queries_needs_the_quadratic_form():
     q, k, v = draw()
     with pytest.raises(ValueError, match=r'mask: .*implementation="quadratic"'):
         linear_attention(q, k, v, mask=np.ones((7, 7), bool))
+
+
+@pytest.mark.parametrize("name", ["linear_attention", "mala", "relu_linear_attention"])
+def test_what_is_no_scale_or_flag_is_named(name):
+    operator = getattr(attention, name)
+    x = np.ones((1, 3, 2, 4))
+    for scale in ("1", np.ones(3), jnp.ones(3)):
+        with pytest.raises(ValueError, match="scale: got"):
+            operator(x, x, x, scale=scale)
+    with pytest.raises(ValueError, match="is_causal: got 'no'"):
+        operator(x, x, x, is_causal="no")
