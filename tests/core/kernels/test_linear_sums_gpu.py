@@ -21,7 +21,7 @@ from papyrax.kernels.op import Platform
 @pytest.mark.parametrize(
     ("kind", "classes", "tiles", "bias", "scale", "dtype", "names"),
     [
-        ("softmax", 13, (3, 4, 2), True, 1.0, "float64", (ALL[0], ALL[2])),
+        ("softmax", 13, (3, 4, 2), True, 1.0, "float64", ALL[2:3]),
         ("others", 13, (4, 6, 9), False, 1e3, "float64", ALL[1:2]),
         ("squares", 7, (3, 4, 5), False, 1.0, "float64", ALL[3:4]),
         ("magnitudes", 7, (4, 4, 9), True, 1.0, "float64", ALL[4:]),
@@ -37,10 +37,10 @@ def test_programs_have_parts_of_the_classes(monkeypatch):
     """Of five tiles one has three, another two."""
     monkeypatch.setattr(pallas_triton, "PROGRAMS", 6)
     tiles = 3, 3, 9
-    x, w, y = jnp.ones((7, 9)), jnp.ones((9, 13)), jnp.ones(7, jnp.int32)
+    x, w, y = jnp.ones((7, 9)), jnp.ones((9, 15)), jnp.ones(7, jnp.int32)
     p = pallas_triton.plan(passes.log_sums((x, w, None), y, "softmax"), tiles)
     assert (p.many["v"], p.each, p.splits) == (5, 3, 2)
-    check_derivatives("interpret_triton", "softmax", 13, tiles, True, 1.0, "float64", ALL[4:])
+    check_derivatives("interpret_triton", "softmax", 15, tiles, True, 1.0, "float64", ALL[:1])
 
 
 def lowered(n, d, v, dtype, config, kind="softmax"):
