@@ -20,6 +20,7 @@ Hessian is symmetric. The chain through l, and with it every order of differenti
 second, is left to JAX. From the third on `reference` is differentiated, with logits in memory.
 """
 
+import importlib
 from typing import Any
 
 import jax
@@ -69,9 +70,9 @@ def check_implementation(config: Config, *arrays: Any) -> None:
 
 
 def _kernels(name: str) -> Any:
-    from . import pallas_tpu, pallas_triton
-
-    return pallas_triton if name.endswith("triton") else pallas_tpu
+    """The module of an implementation or its interpreter, imported when it is asked for."""
+    module = "pallas_triton" if name.endswith("triton") else "pallas_tpu"
+    return importlib.import_module(f"{__package__}.{module}")
 
 
 def _check_reasons(name: str, reasons: list[str]) -> None:
