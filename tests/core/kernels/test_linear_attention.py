@@ -228,6 +228,17 @@ def test_explicit_kernels_do_not_fall_back():
         take(jnp.float64)
 
 
+@pytest.mark.parametrize("implementation", INTERPRETED)
+@pytest.mark.parametrize("empty", ["batch", "queries", "keys"])
+def test_without_tokens_keys_or_examples(empty, implementation):
+    n = {"batch": (0, 3, 3), "queries": (2, 0, 3), "keys": (2, 3, 0)}[empty]
+    shapes = ((n[0], 2, 1, n[1], 4), (n[0], 2, 1, n[2], 4), (n[0], 2, 1, n[2], 5), (n[0], 2, 4, 5))
+    x = Inputs(*(jnp.ones(s) for s in shapes))
+    out, final = linear_attention(x, Config("all", implementation=implementation))
+    np.testing.assert_array_equal(out, jnp.full((n[0], 2, 1, n[1], 5), 4 * (1 + n[2])))
+    np.testing.assert_array_equal(final, jnp.full(shapes[-1], 1 + n[2]))
+
+
 def shaped(sharding, tokens, batch=1, group=1, features=64, dim=64):
     shapes = (
         (batch, 2, group, tokens, features),
