@@ -63,7 +63,8 @@ def tridiagonalize(
         beta = jnp.where(beta > 10 * scale * size, beta, 0)  # the rest is rounding
         following = safe_divide(w, beta)
         if key is not None:
-            following = jax.lax.cond(beta > 0, lambda: following, lambda: fresh(basis, i))
+            here = jax.random.fold_in(key, i)
+            following = jax.lax.cond(beta > 0, lambda: following, lambda: fresh(basis, here))
         return (basis, following), (alpha, beta)
 
     def outside(basis: Array, w: Array) -> Array:
@@ -71,8 +72,8 @@ def tridiagonalize(
             w = w - matmul(matmul(basis, w), basis)
         return w
 
-    def fresh(basis: Array, i: Array) -> Array:
-        drawn = jax.random.normal(jax.random.fold_in(key, i), start.shape, jnp.float32)
+    def fresh(basis: Array, key: jax.Array) -> Array:
+        drawn = jax.random.normal(key, start.shape, jnp.float32)
         w = outside(basis, drawn.astype(start.dtype))
         return safe_divide(w, safe_norm(w))
 
