@@ -56,7 +56,7 @@ def _lengths(name: str, x: Any, batch: int) -> Any:
 
     Args:
       name: of the argument.
-      x: [batch] integers, or None.
+      x: [batch] integers, an array or, as in `jax.nn`, a list; or None.
       batch: examples.
 
     Returns:
@@ -67,6 +67,7 @@ def _lengths(name: str, x: Any, batch: int) -> Any:
     """
     if x is None:
         return None
+    x = np.asarray(x) if isinstance(x, list | tuple) else x
     check_integer(**{name: x})
     check_shape(name, x, (batch,), "[batch]")
     return jnp.asarray(x, jnp.int32)

@@ -49,7 +49,7 @@ def ring_attention(
       bias: added to the logits: the rows of this device's queries and the columns of all devices'
         keys, broadcasting to [batch, heads, queries, all keys]. One that is the same for all
         queries may come split as the keys are, [batch or 1, heads or 1, 1, keys], and then travels
-        with them. An axis of one is shared.
+        with them. An axis of one is shared, so with one key a device it is to be that of all keys.
       mask: boolean, True shows; of the shapes of `bias`.
       axis_name: the mesh axis that the sequence is split over.
       scale: as in `dot_product_attention`, and so are the others; positions count along the whole

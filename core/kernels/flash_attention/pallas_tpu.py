@@ -22,7 +22,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ..op import local_struct
 from . import grid
-from .operands import Config, Inputs, Masks, in_span, kept, logits_dtype
+from .operands import Config, Inputs, Masks, in_span, kept
 from .passes import OUT, PAIR, QUERY, ROW, Lazy, Pass, PassKernel, Tiles, run_kernels
 
 VMEM_BUDGET = 14 * 2**20  # of the 16 MiB that a kernel may use by default on the smallest chips
@@ -340,8 +340,10 @@ def why_not(config: Config, x: Inputs, masks: Masks, platform: str | None) -> li
     reasons = unavailable(platform)
     if getattr(platform, "partitioned", False):
         reasons.append("XLA cannot partition it over devices: call it inside jax.shard_map")
-    if logits_dtype(x) == jnp.float64:
-        reasons.append("it takes float32 and bfloat16, not float64")
+    found = (jnp.dtype(a.dtype) for a in (x.query, x.bias) if a is not None)
+    refused = sorted({d.name for d in found} - {"float32", "bfloat16"})
+    if refused:
+        reasons.append(f"it takes float32 and bfloat16, not {' and '.join(refused)}")
     return reasons
 
 

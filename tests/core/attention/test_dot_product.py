@@ -44,8 +44,9 @@ def test_signature_holds_that_of_jax():
         {"bias": BIAS, "mask": MASK, "scale": 0.3},
         {"is_causal": True, "local_window_size": (3, 2)},
         {"local_window_size": 2, "bias": BIAS, **LENGTHS},
+        {name: lengths.tolist() for name, lengths in LENGTHS.items()},
     ],
-    ids=["plain", "bias and mask", "causal window", "lengths"],
+    ids=["plain", "bias and mask", "causal window", "lengths", "lists of lengths"],
 )
 def test_value_gradient_and_hvp_agree_with_jax(options):
     def run(attention):
@@ -185,7 +186,7 @@ def test_mixed_dtypes_are_promoted():
         ("logits_soft_cap", ("a", np.ones(2))),
         ("dropout_rate", ("a", None)),
         ("dropout_rng", (3, None, np.zeros(3), jax.random.split(jax.random.key(0)))),
-        ("key_value_seq_lengths", ([5, 9], "ab")),
+        ("key_value_seq_lengths", ([5.0, 9.0], ["ab", "c"], "ab")),
         ("sinks", ([0.0] * 4,)),
         ("bias", ("ab", 1)),
         ("mask", ("ab", 1)),

@@ -157,6 +157,23 @@ def test_every_option_compiles(topology):
     assert kernels_in(compiled) == HVP | {"attention_hessian_bias"}
 
 
+@pytest.mark.parametrize("of_bias", [False, True])
+def test_half_precision_that_kernels_do_not_have_goes_to_xla(topology, of_bias):
+    """Mosaic has no float16: where it is asked for by name, an error says so."""
+    sharding = SingleDeviceSharding(topology("v5e:1x1").devices[0])
+    x = shaped(sharding, queries=128, keys=128, dtype=jnp.float32 if of_bias else jnp.float16)
+    if of_bias:
+        x = x._replace(bias=jax.ShapeDtypeStruct((1, 1, 1, 1, 128), jnp.float16, sharding=sharding))
+
+    def compiled(implementation):
+        run = hvp_of(Config(0.1, implementation=implementation))
+        return jax.jit(run).lower(x, x, Masks()).compile()
+
+    assert not kernels_in(compiled(None))
+    with pytest.raises(ValueError, match=r"implementation.*not float16"):
+        compiled("pallas_tpu")
+
+
 def test_memory_is_linear(topology):
     sharding = SingleDeviceSharding(topology("v5e:1x1").devices[0])
     config = Config(0.1, causal=True, blocks=(256, 256))
