@@ -37,7 +37,7 @@ def icnn_loss(
     embeddings: Float[Array, "batch features"],
     labels: Int[Array, "batch"],
     *,
-    neighbors: int = 4,
+    neighbours: int = 4,
     reach: int | None = None,
     epsilon: float = 1e-7,
     axis_name: str | None = None,
@@ -56,7 +56,7 @@ def icnn_loss(
     Args:
       embeddings: the examples of an episode, support and queries [batch, features].
       labels: the class of each [batch].
-      neighbors: `k`; at most two fewer than the examples.
+      neighbours: `k`; at most two fewer than the examples.
       reach: among how many neighbours the nearest example of another class is looked for;
         `k + 1` by default, shots plus queries of a class in the authors' code. An example with
         none there counts as perfect in `same`.
@@ -77,7 +77,7 @@ def icnn_loss(
     where nobody has a neighbour of its class; here both are measured.
 
     >>> x = jnp.array([[0.0, 0.0], [0.0, 1.0], [4.0, 0.0], [4.0, 1.0]])
-    >>> np.asarray(icnn_loss(x, jnp.array([0, 0, 1, 1]), neighbors=1), float).round(3)
+    >>> np.asarray(icnn_loss(x, jnp.array([0, 0, 1, 1]), neighbours=1), float).round(3)
     array([0.065, 0.065, 0.065, 0.065])
     """
     check_floating(embeddings=embeddings)
@@ -86,7 +86,7 @@ def icnn_loss(
     check(batch > 0, "embeddings", "got no rows, takes one or more")
     check_integer(labels=labels)
     check_shape("labels", labels, (batch,), "[batch], one an embedding")
-    check_count(neighbors=neighbors)
+    check_count(neighbours=neighbours)
     if reach is not None:
         check_count(reach=reach)
     check_range("epsilon", epsilon, 0, open_low=True)
@@ -95,8 +95,8 @@ def icnn_loss(
     total = len(others)
     if total == 1:
         return restore(0 * jnp.sum(x, -1), embeddings)
-    k = min(neighbors, max(total - 2, 1))
-    wide = min(max(neighbors + 1 if reach is None else reach, k), total - 1)
+    k = min(neighbours, max(total - 2, 1))
+    wide = min(max(neighbours + 1 if reach is None else reach, k), total - 1)
     distances = _distances(x, others)
     index = jnp.arange(batch) + rows_before(batch, axis_name)
     own = index[:, None] == jnp.arange(total)

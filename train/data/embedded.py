@@ -111,15 +111,15 @@ class _Table(_Builder):
         inputs, labels = getattr(datasets, self.LOADER)(return_X_y=True)
         is_regression = self.NUM_CLASSES is None
         train, test = split_rows(np.zeros(len(labels)) if is_regression else labels)
-        inputs = _standardise(inputs, train)
-        labels = _standardise(labels, train) if is_regression else labels
+        inputs = _standardize(inputs, train)
+        labels = _standardize(labels, train) if is_regression else labels
         return {
             name: self._generate_examples({"inputs": inputs[rows], "label": labels[rows]})
             for name, rows in (("train", train), ("test", test))
         }
 
 
-def _standardise(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _standardize(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     mean, deviation = values[rows].mean(axis=0), values[rows].std(axis=0)
     return ((values - mean) / deviation).astype(np.float32)
 

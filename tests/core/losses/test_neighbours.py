@@ -36,19 +36,19 @@ def brute_icnn(x, y, k, reach, eps=1e-7):
 
 def test_icnn():
     rng = np.random.default_rng(0)
-    run = jax.jit(losses.icnn_loss, static_argnames=("neighbors", "reach"))
+    run = jax.jit(losses.icnn_loss, static_argnames=("neighbours", "reach"))
     with jax.enable_x64(True):
         for spread, reach in ((0.3, None), (1.0, None), (3.0, 8)):
             y = rng.integers(0, 3, 12)
             x = np.eye(3)[y] * 2 + spread * rng.normal(size=(12, 3))
-            got = run(x, y, neighbors=3, reach=reach or 4)
+            got = run(x, y, neighbours=3, reach=reach or 4)
             close(got, np.full(12, brute_icnn(x, y, 3, reach or 4)))
         # All neighbours of one's own class: nothing to learn; all of another: still a number.
-        assert np.all(run(x, np.zeros(12, int), neighbors=3, reach=4) < 1e-6)
-        close(run(x, np.arange(12), neighbors=3, reach=4)[0], brute_icnn(x, range(12), 3, 4))
+        assert np.all(run(x, np.zeros(12, int), neighbours=3, reach=4) < 1e-6)
+        close(run(x, np.arange(12), neighbours=3, reach=4)[0], brute_icnn(x, range(12), 3, 4))
         # A rotation and a shift change nothing.
         turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-        close(run(x @ turn + 5, y, neighbors=3, reach=4), run(x, y, neighbors=3, reach=4))
+        close(run(x @ turn + 5, y, neighbours=3, reach=4), run(x, y, neighbours=3, reach=4))
 
 
 def test_prototype_triplet():

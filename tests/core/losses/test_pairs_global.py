@@ -62,7 +62,7 @@ def gathered(x, y, labels, relevant, targets, guess, **more):
     out = {
         "relative": losses.relative_penalty(x, y, **more) @ jnp.sin(jnp.arange(N, dtype=x.dtype)),
         "heads": losses.multi_head_contrastive_loss(*heads, t, **more),
-        "icnn": losses.icnn_loss(x, labels, neighbors=3, reach=6, **more),
+        "icnn": losses.icnn_loss(x, labels, neighbours=3, reach=6, **more),
         "madacos": losses.madacos(cosines, labels, others="median", **more),
         "ensloss": losses.ensloss(x[:, 0], labels % 2, jax.random.key(0), **more),
         "ar2": losses.adversarial_retriever_loss(x, y, is_summed=True, **more),
