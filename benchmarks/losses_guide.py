@@ -25,7 +25,7 @@ from papyrax.train.files import write_atomic
 
 HERE = pathlib.Path(__file__).parent
 PAGE = HERE.parent / "docs" / "losses.md"
-TEXT = HERE / "guide" / "losses.md"
+TEXT = HERE / "guide" / "page.txt"
 
 
 def inputs(name: str) -> str:
