@@ -289,6 +289,5 @@ def exact_diagonal(*, batch_size: int | None = None) -> Estimator:
     >>> f(jnp.array([1.0, 3.0]), key=jax.random.key(0))[2].diag.tolist()
     [6.0, 0.0]
     """
-    if batch_size is not None:
-        check_positive(batch_size=batch_size)
+    check_count(batch_size=1 if batch_size is None else batch_size)
     return Exact(batch_size)

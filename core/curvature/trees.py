@@ -59,8 +59,8 @@ class Split(NamedTuple):
             [next(new) if is_floating(x) else jnp.zeros_like(x) for x in self.leaves]
         )
 
-    def match(self, name: str, tree: Any) -> list[jax.Array]:
-        """The leaves of `tree`, which must fit the parameters, cast to their dtypes."""
+    def match(self, name: str, tree: Any, cast: bool = True) -> list[jax.Array]:
+        """The leaves of `tree`, which must fit the parameters; with `cast` in their dtypes."""
         leaves, treedef = jax.tree.flatten(tree)
         check(
             treedef == self.treedef, name, f"got the tree {treedef}, takes that of the parameters"
@@ -72,7 +72,7 @@ class Split(NamedTuple):
                 f"got a leaf of shape {jnp.shape(leaf)}, takes {jnp.shape(like)} as the parameters",
             )
         return [
-            jnp.asarray(leaf, jnp.result_type(like))
+            jnp.asarray(leaf, jnp.result_type(like) if cast else None)
             for leaf, like in zip(leaves, self.leaves)
             if is_floating(like)
         ]

@@ -9,15 +9,9 @@ import optax
 
 from ..curvature import Curvature
 from ..curvature.trees import is_floating
-from ..numerics import accumulation_dtype, check, check_range, safe_divide
-from .curvature import (
-    check_decays,
-    check_interval,
-    finite_or,
-    one_minus_power,
-    refreshed,
-    resolve,
-)
+from ..kernels.hessian_diagonal.reference import direction, moving_average, second_moment
+from ..numerics import accumulation_dtype, check, check_range
+from .curvature import check_decays, check_interval, one_minus_power, refreshed, resolve
 from .decay import decayed_weights
 
 Average = Literal["spatial", "none"] | int | Callable[[tuple[int, ...]], tuple[int, ...]]
@@ -177,14 +171,12 @@ def scale_by_adahessian(
             nu=jax.tree.map(zero_nu, params),
         )
 
-    def second_moment(diag: jax.Array, nu: jax.Array) -> jax.Array:
+    def squares(diag: jax.Array, nu: jax.Array) -> jax.Array:
         if not is_floating(nu):
             return nu
-        wide = accumulation_dtype(diag, nu)
-        diag = diag.astype(wide)
+        diag = diag.astype(accumulation_dtype(diag, nu))
         s = averaging.reduce(jnp.abs(diag) if average_of == "abs" else diag)
-        new = b2 * nu.astype(wide) + (1 - b2) * jnp.square(s)
-        return finite_or(new.astype(nu.dtype), nu)
+        return second_moment(b2, nu, s)
 
     def update(
         updates: Any,
@@ -208,16 +200,13 @@ def scale_by_adahessian(
         count = optax.safe_increment(state.count)
         nu, refreshes = state.nu, state.refreshes
         if curvature.diag is not None:
-            new = (jax.tree.map(second_moment, curvature.diag, nu), optax.safe_increment(refreshes))
+            new = (jax.tree.map(squares, curvature.diag, nu), optax.safe_increment(refreshes))
             nu, refreshes = refreshed(curvature, new, (nu, refreshes))
 
-        def first_moment(g: jax.Array, m: jax.Array) -> jax.Array:
-            if not is_floating(m):
-                return m
-            wide = accumulation_dtype(g, m)
-            return (b1 * m.astype(wide) + (1 - b1) * g.astype(wide)).astype(m.dtype)
+        def average_gradient(g: jax.Array, m: jax.Array) -> jax.Array:
+            return moving_average(b1, m, g) if is_floating(m) else m
 
-        def direction(g: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
+        def rescale(g: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
             if not is_floating(g):
                 return g
             wide = accumulation_dtype(g, m, v)
@@ -228,13 +217,12 @@ def scale_by_adahessian(
             if not (isinstance(relative_floor, int | float) and relative_floor == 0):
                 # A reduction: the leaf would be read twice.
                 floor = jnp.maximum(floor, relative_floor * jnp.mean(root))
-            root = jnp.maximum(root, floor)
-            denominator = jnp.where(refreshes > 0, jnp.power(root, hessian_power) + eps, 1)
-            step = safe_divide(m.astype(wide) / c1, averaging.spread(denominator, g))
-            return step.astype(g.dtype)
+            root = averaging.spread(jnp.maximum(root, floor), g)
+            known = refreshes > 0
+            return direction(m.astype(wide), root, c1, known, eps, hessian_power).astype(g.dtype)
 
-        mu = jax.tree.map(first_moment, updates, state.mu)
-        directions = jax.tree.map(direction, updates, mu, nu)
+        mu = jax.tree.map(average_gradient, updates, state.mu)
+        directions = jax.tree.map(rescale, updates, mu, nu)
         return directions, AdahessianState(count, refreshes, mu, nu)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -132,9 +132,13 @@ def resolve(
         return diag
 
     is_masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
-    return Curvature(
-        jax.tree.map(follow, updates, curvature.diag, is_leaf=is_masked), curvature.valid
-    )
+    treedef: Any
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_masked)
+    try:
+        diag = treedef.flatten_up_to(curvature.diag)
+    except ValueError as error:
+        raise ValueError(f"curvature: its diag is not a tree like the gradient: {error}") from None
+    return Curvature(treedef.unflatten(map(follow, leaves, diag)), curvature.valid)
 
 
 def _from_objective(

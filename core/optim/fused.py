@@ -113,11 +113,11 @@ def fused_adahessian(
         params: Any, state: AdahessianState, grads: Any, curvature: Curvature | None = None
     ) -> tuple[Any, AdahessianState]:
         split = Split.of(params)
-        g = split.match("grads", grads)
+        g = split.match("grads", grads, cast=False)
         diag, valid = (None, False) if curvature is None else curvature
         if diag is None:
             diag, valid = grads, False
-        d = split.match("curvature", diag)
+        d = split.match("curvature", diag, cast=False)
         count = optax.safe_increment(state.count)
         refreshes = jnp.where(valid, optax.safe_increment(state.refreshes), state.refreshes)
         moments = (Split.of(state.mu, "state"), Split.of(state.nu, "state"))

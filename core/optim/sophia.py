@@ -9,6 +9,7 @@ import optax
 
 from ..curvature import Curvature
 from ..curvature.trees import is_floating
+from ..kernels.hessian_diagonal.reference import moving_average
 from ..numerics import accumulation_dtype, check, check_positive, check_range
 from .curvature import (
     check_decays,
@@ -122,10 +123,7 @@ def scale_by_sophia(
         )
 
     def mean(decay: Any, old: jax.Array, new: jax.Array) -> jax.Array:
-        if not is_floating(old):
-            return old
-        wide = accumulation_dtype(old, new)
-        return (decay * old.astype(wide) + (1 - decay) * new.astype(wide)).astype(old.dtype)
+        return moving_average(decay, old, new) if is_floating(old) else old
 
     def update(
         updates: Any,

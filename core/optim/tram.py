@@ -120,7 +120,9 @@ def scale_by_tram(
         **extra_args: Any,
     ) -> tuple[Any, optax.EmptyState]:
         del extra_args  # they are for other transformations
-        check(radius is not None and jnp.ndim(radius) == 0, "radius", "takes a distance []")
+        fits = radius is not None and jnp.ndim(radius) == 0
+        got = None if radius is None else f"shape {jnp.shape(radius)}"
+        check(fits, "radius", f"got {got}, takes a distance []")
         there = resolve_oracle(oracle, obj_fn, params)
         length = scale * jax.lax.stop_gradient(radius)
         return gradient_uphill(there, updates, params, length, adaptive=adaptive, eta=eta), state

@@ -160,9 +160,11 @@ def run(
     """The step of every leaf [window, rows, columns], a group of them a launch."""
     packed = jnp.stack([jnp.asarray(x, jnp.float32) for x in numbers])
     call, size = (_run_gpu, GPU_GROUP) if gpu else (_run_tpu, TPU_GROUP)
+    full = [leaf for leaf in leaves if leaf[0].size]
     done: list[Leaf] = []
-    for start in range(0, len(leaves), size):
-        group = leaves[start : start + size]
+    for start in range(0, len(full), size):
+        group = full[start : start + size]
         outs = call(constants, packed, group, interpret)
         done += [tuple(outs[3 * n : 3 * n + 3]) for n in range(len(group))]
-    return done
+    moved = iter(done)
+    return [next(moved) if x[0].size else tuple(x[k] for k in WRITTEN) for x in leaves]

@@ -1,4 +1,4 @@
-"""The step of one leaf, in plain JAX: the backends run these formulas on their tiles."""
+"""The step of one leaf, in plain JAX: backends and `papyrax.optim` run these formulas."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -41,22 +41,44 @@ class Numbers(NamedTuple):
     known: Any
 
 
+def moving_average(decay: Any, old: Any, new: Any) -> Any:
+    """`decay old + (1 - decay) new`, in the dtype of `old`."""
+    wide = accumulation_dtype(old, new)
+    return (decay * old.astype(wide) + (1 - decay) * new.astype(wide)).astype(old.dtype)
+
+
+def second_moment(b2: Any, v: Any, s: Any) -> Any:
+    """The average of squares with those of `s`, but for entries that this would make infinite.
+
+    An overflow in one estimate, or in the dtype of the average, must not outlive it.
+    """
+    wide = accumulation_dtype(s, v)
+    new = moving_average(b2, v, jnp.square(s.astype(wide))).astype(wide)
+    return jnp.where(jnp.abs(new) < jnp.inf, new, v.astype(wide)).astype(v.dtype)
+
+
+def direction(m: Any, root: Any, correction: Any, known: Any, eps: Any, power: Any) -> Any:
+    """The unbiased momentum over a power of the curvature, which is 1 until it is known."""
+    is_one = isinstance(power, int | float) and power == 1
+    denominator = (root if is_one else jnp.power(root, power)) + eps
+    return safe_divide(m / correction, jnp.where(known, denominator, 1))
+
+
 def step(
     constants: Constants, numbers: Numbers, p: Any, g: Any, d: Any, m: Any, v: Any
 ) -> tuple[Any, Any, Any]:
     """New parameters, mu and nu of leaves [window, ...], with v at its averaged shape [1, ...]."""
     c = constants
     wide = accumulation_dtype(p, g, m, v)
-    p, g, d, m, v = (x.astype(wide) for x in (p, g, d, m, v))
-    m = c.b1 * m + (1 - c.b1) * g
+    d = d.astype(accumulation_dtype(d, v))
     s = jnp.mean(jnp.abs(d) if c.average_of == "abs" else d, axis=0, keepdims=True)
-    new = c.b2 * v + (1 - c.b2) * s * s
-    # An overflow in one estimate must not outlive it in an average.
-    v = jnp.where((numbers.valid > 0) & (jnp.abs(new) < jnp.inf), new, v)
+    m = moving_average(c.b1, m, g)
+    new = second_moment(c.b2, v, s)
+    v = jnp.where(numbers.valid > 0, new.astype(wide), v.astype(wide))
     root = jnp.maximum(jnp.sqrt(v / numbers.nu_correction), c.min_curvature)
-    power = root if c.hessian_power == 1 else jnp.power(root, c.hessian_power)
-    denominator = jnp.where(numbers.known > 0, power + c.eps, 1)
-    update = safe_divide(m / numbers.correction, denominator)
+    known = numbers.known > 0
+    update = direction(m.astype(wide), root, numbers.correction, known, c.eps, c.hessian_power)
+    p = p.astype(wide)
     return p - numbers.learning_rate * (update + numbers.decay * p), m, v
 
 

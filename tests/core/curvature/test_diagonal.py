@@ -409,6 +409,8 @@ def test_wrong_arguments_are_named():
         gnb(cross_entropy, clip_norm=0.0)
     with pytest.raises(ValueError, match="batch_size: got 0"):
         exact_diagonal(batch_size=0)
+    with pytest.raises(ValueError, match=r"batch_size: got 2\.5"):
+        exact_diagonal(batch_size=2.5)
     pair = gnb(lambda f, x, y: jnp.sum(f[0]))
     f = value_grad_and_diag(lambda p, x, y: (logits(p, x, y),), estimator=pair)
     with pytest.raises(ValueError, match="fun: got outputs"):

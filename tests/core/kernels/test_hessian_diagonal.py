@@ -104,6 +104,27 @@ def test_half_precision_and_traced_refresh():
         )
 
 
+def test_narrow_moments_wide_gradients_and_leaves_without_entries():
+    """Squares that float16 cannot hold, gradients finer than the parameters, and an empty leaf."""
+    params = {"a": jnp.ones(3, jnp.bfloat16), "empty": jnp.zeros((0, 2))}
+    grads = params | {"a": jnp.array([1.001, 1.0005, 0.3333])}
+    curvature = Curvature(params | {"a": jnp.array([1e4, 1e25, 0.3333])})
+    cases = (
+        ({"nu_dtype": jnp.float16}, (None, *KERNELS)),
+        ({"mu_dtype": jnp.float32, "nu_dtype": jnp.bfloat16}, (None,)),
+    )
+    for options, implementations in cases:
+        tx = adahessian(0.1, **options)
+        updates, state = tx.update(grads, tx.init(params), params, curvature=curvature)
+        wanted = (optax.apply_updates(params, updates), state[0])
+        assert np.all(np.isfinite(np.asarray(state[0].nu["a"], np.float32)))
+        for implementation in implementations:
+            fused = fused_adahessian(0.1, **options, implementation=implementation)
+            got = fused.step(params, fused.init(params), grads, curvature)
+            for x, y in zip(*map(jax.tree.leaves, (got, wanted)), strict=True):
+                np.testing.assert_allclose(np.asarray(x, float), np.asarray(y, float), 1e-6)
+
+
 def test_a_kernel_that_cannot_run_says_why():
     params = tree(0)
     for name, platform in (("pallas_tpu", "tpu"), ("pallas_triton", "cuda and rocm")):

@@ -495,6 +495,8 @@ def test_wrong_extra_arguments_are_named():
     state = tx.init(PARAMS)
     with pytest.raises(ValueError, match="curvature: got dict"):
         tx.update(PARAMS, state, PARAMS, curvature={"diag": PARAMS})
+    with pytest.raises(ValueError, match="curvature: its diag is not a tree like the gradient"):
+        tx.update(PARAMS, state, PARAMS, curvature=Curvature({"a": PARAMS["a"]}))
     wrong = Curvature({"a": jnp.ones(2), "b": jnp.ones((2, 2))})
     with pytest.raises(ValueError, match=r"curvature: got a leaf of shape \(2,\)"):
         tx.update(PARAMS, state, PARAMS, curvature=wrong)
