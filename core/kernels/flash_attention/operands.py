@@ -5,6 +5,7 @@ H head dim, E value dim. Axes of length one in `bias` and `mask` are shared.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -112,6 +113,11 @@ def in_span(rows: Any, cols: Any, span: tuple[int | None, int | None]) -> Any:
         near = cols <= rows + right
         seen = near if seen is None else seen & near
     return seen
+
+
+def shown_by_all(parts: list[Any]) -> Any:
+    """What every one of the boolean arrays shows; None, among them too, stands for everything."""
+    return functools.reduce(lambda a, b: b if a is None else a if b is None else a & b, parts)
 
 
 def tiles_in_span(

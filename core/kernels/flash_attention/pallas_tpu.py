@@ -22,7 +22,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ..op import local_struct
 from . import grid
-from .operands import Config, Inputs, Masks, in_span, kept
+from .operands import Config, Inputs, Masks, in_span, kept, shown_by_all
 from .passes import OUT, PAIR, QUERY, ROW, Lazy, Pass, PassKernel, Tiles, run_kernels
 
 VMEM_BUDGET = 14 * 2**20  # of the 16 MiB that a kernel may use by default on the smallest chips
@@ -199,13 +199,10 @@ class _Kernel(PassKernel):
     @functools.cached_property
     def results(self) -> dict[str, tuple[_Piece, Any]]:
         """Pieces and dtypes of what the sums are turned into."""
-        shape_of = {s.axes: s.shape for s in (self.work.sums[n] for n in self.names)}
-        found = {}
-        for name, (axes, dtype) in self.work.results.items():
-            if name in self.names or ROW in shape_of:
-                shape = self.work.sums[name].shape if name in self.names else shape_of[axes]
-                found[name] = _Piece.of(axes, shape, self.length), dtype
-        return found
+        return {
+            name: (_Piece.of(axes, shape, self.length), dtype)
+            for name, (axes, shape, dtype) in self.own_results.items()
+        }
 
     def call(self, interpret: bool) -> Tiles:
         """Run the kernel."""
@@ -298,7 +295,7 @@ class _Kernel(PassKernel):
             parts.append(tiles["key segments"] == tiles["query segments"])
         if masks.mask is not None:
             parts.append(tiles["mask"] != 0)
-        return functools.reduce(lambda a, b: b if a is None else a if b is None else a & b, parts)
+        return shown_by_all(parts)
 
     def live(self, at: Any, offset: Any, query_lengths: Any, key_lengths: Any) -> list[Any]:
         """Conditions on a tile that something of it is seen, as far as scalars tell."""

@@ -16,8 +16,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from ..op import local_struct
-from .operands import Config, Inputs, Masks, in_span, kept, logits_dtype
-from .passes import PAIR, ROW, Lazy, Pass, PassKernel, Sum, Tiles, run_kernels
+from .operands import Config, Inputs, Masks, in_span, kept, logits_dtype, shown_by_all
+from .passes import PAIR, Lazy, Pass, PassKernel, Sum, Tiles, run_kernels
 
 PLATFORMS = ("cuda", "rocm")
 
@@ -151,17 +151,6 @@ class _Kernel(PassKernel):
                 arrays[name] = getattr(masks, name), axes
         return arrays
 
-    @functools.cached_property
-    def results(self) -> dict[str, tuple[str, tuple[int, ...], Any]]:
-        """Axes, shapes and dtypes of what the sums are turned into."""
-        shape_of = {s.axes: s.shape for s in (self.work.sums[n] for n in self.names)}
-        found = {}
-        for name, (axes, dtype) in self.work.results.items():
-            if name in self.names or ROW in shape_of:
-                shape = self.work.sums[name].shape if name in self.names else shape_of[axes]
-                found[name] = axes, shape, dtype
-        return found
-
     @property
     def own(self) -> str:
         """The axes that tell results apart, the fastest of the grid first."""
@@ -178,17 +167,17 @@ class _Kernel(PassKernel):
         for a, axes in self.arrays.values():
             widths = [(0, m - n) for m, n in zip(_padded(axes, a.shape, length), a.shape)]
             operands.append(jnp.pad(a, widths) if any(w for _, w in widths) else a)
-        padded = {n: _padded(axes, shape, length) for n, (axes, shape, _) in self.results.items()}
+        padded = {n: _padded(axes, shape, length) for n, (axes, shape, _) in self.own_results.items()}
         outs = pl.pallas_call(
             self.body,
-            out_shape=[local_struct(padded[n], dtype) for n, (*_, dtype) in self.results.items()],
+            out_shape=[local_struct(padded[n], dtype) for n, (*_, dtype) in self.own_results.items()],
             grid=tuple(self.many(a) for a in self.own),
             compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=stages),
             interpret=interpret,
             name=f"attention_{self.work.name}_{'_'.join(self.names)}",
         )(*operands)
-        shapes = (shape for _, shape, _ in self.results.values())
-        return {n: a[tuple(map(slice, s))] for n, a, s in zip(self.results, outs, shapes)}
+        shapes = (shape for _, shape, _ in self.own_results.values())
+        return {n: a[tuple(map(slice, s))] for n, a, s in zip(self.own_results, outs, shapes)}
 
     def index(self, axes: str, shape: tuple[int, ...], at: dict[str, Any]) -> tuple[Any, ...]:
         """Where the tile at `at` lies in an array."""
@@ -206,7 +195,7 @@ class _Kernel(PassKernel):
     def body(self, *refs: Any) -> None:
         """One program: the tile of results at the grid's indices."""
         inputs = dict(zip(self.arrays, refs))
-        outputs = dict(zip(self.results, refs[len(inputs) :]))
+        outputs = dict(zip(self.own_results, refs[len(inputs) :]))
         here = {a: pl.program_id(n) for n, a in enumerate(self.own)}
         sums = {n: self.work.sums[n] for n in self.names}
 
@@ -233,7 +222,7 @@ class _Kernel(PassKernel):
 
         end = self.loop(gain, here, {n: self.start(s) for n, s in sums.items()}, inputs)
         found = self.work.finish(self.algebra, tiles(here), end)
-        for n, (axes, _, dtype) in self.results.items():
+        for n, (axes, _, dtype) in self.own_results.items():
             index = self.index(axes, outputs[n].shape, here)
             outputs[n][index] = found[n].astype(dtype)
 
@@ -305,7 +294,7 @@ class _Kernel(PassKernel):
             parts.append(tiles["query segments"][:, None] == tiles["key segments"][None, :])
         if "mask" in inputs:
             parts.append(tiles["mask"] != 0)
-        return functools.reduce(lambda a, b: b if a is None else a if b is None else a & b, parts)
+        return shown_by_all(parts)
 
     def keep(self, at: dict[str, Any], inputs: Tiles) -> Any:
         """Dropout's factors, or None."""

@@ -117,6 +117,18 @@ class PassKernel:
     acc: Any
     algebra: Any
 
+    @functools.cached_property
+    def own_results(self) -> dict[str, tuple[str, tuple[int, ...], Any]]:
+        """Axes, shapes and dtypes of the results that the sums are turned into."""
+        shape_of = {s.axes: s.shape for s in (self.work.sums[n] for n in self.names)}
+        found = {}
+        for name, (axes, dtype) in self.work.results.items():
+            # Statistics of rows become results of other names, of the same shapes.
+            if name in self.names or ROW in shape_of:
+                shape = self.work.sums[name].shape if name in self.names else shape_of[axes]
+                found[name] = axes, shape, dtype
+        return found
+
 
 def run_kernels(
     kernel: Callable[..., Any],

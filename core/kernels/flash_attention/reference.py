@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .operands import Config, Inputs, Masks, Output, in_span, kept, logits_dtype
+from .operands import Config, Inputs, Masks, Output, in_span, kept, logits_dtype, shown_by_all
 
 
 def visible(x: Inputs, masks: Masks, config: Config) -> Any:
@@ -21,11 +21,7 @@ def visible(x: Inputs, masks: Masks, config: Config) -> Any:
     if masks.query_segments is not None:
         of_query = masks.query_segments[:, None, None, :, None]
         parts.append(of_query == masks.key_segments[:, None, None, None, :])
-    seen = None
-    for part in parts:
-        if part is not None:
-            seen = part if seen is None else seen & part
-    return seen
+    return shown_by_all(parts)
 
 
 def forward(x: Inputs, masks: Masks, *, config: Config) -> Output:

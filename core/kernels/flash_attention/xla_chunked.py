@@ -11,7 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .operands import Config, Inputs, Masks, in_span, kept, logits_dtype, tiles_in_span
+from .operands import (
+    Config,
+    Inputs,
+    Masks,
+    in_span,
+    kept,
+    logits_dtype,
+    shown_by_all,
+    tiles_in_span,
+)
 from .passes import KEY, PAIR, VALUE, Pass, Tiles
 
 
@@ -114,11 +123,7 @@ def _seen(walk: _Walk, masks: Masks, config: Config, at: dict[str, Any]) -> Any:
     if masks.query_segments is not None:
         of_query = cut(masks.query_segments, "bt")[:, None, None, :, None]
         parts.append(of_query == cut(masks.key_segments, "bs")[:, None, None, None, :])
-    seen = None
-    for part in parts:
-        if part is not None:
-            seen = part if seen is None else seen & part
-    return seen
+    return shown_by_all(parts)
 
 
 def _kept(walk: _Walk, masks: Masks, config: Config, at: dict[str, Any], dtype: Any) -> Any:
