@@ -167,17 +167,18 @@ class _Kernel(PassKernel):
         for a, axes in self.arrays.values():
             widths = [(0, m - n) for m, n in zip(_padded(axes, a.shape, length), a.shape)]
             operands.append(jnp.pad(a, widths) if any(w for _, w in widths) else a)
-        padded = {n: _padded(axes, shape, length) for n, (axes, shape, _) in self.own_results.items()}
+        results = self.own_results
+        padded = {n: _padded(axes, shape, length) for n, (axes, shape, _) in results.items()}
         outs = pl.pallas_call(
             self.body,
-            out_shape=[local_struct(padded[n], dtype) for n, (*_, dtype) in self.own_results.items()],
+            out_shape=[local_struct(padded[n], dtype) for n, (*_, dtype) in results.items()],
             grid=tuple(self.many(a) for a in self.own),
             compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=stages),
             interpret=interpret,
             name=f"attention_{self.work.name}_{'_'.join(self.names)}",
         )(*operands)
-        shapes = (shape for _, shape, _ in self.own_results.values())
-        return {n: a[tuple(map(slice, s))] for n, a, s in zip(self.own_results, outs, shapes)}
+        shapes = (shape for _, shape, _ in results.values())
+        return {n: a[tuple(map(slice, s))] for n, a, s in zip(results, outs, shapes)}
 
     def index(self, axes: str, shape: tuple[int, ...], at: dict[str, Any]) -> tuple[Any, ...]:
         """Where the tile at `at` lies in an array."""
