@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from ..losses.proxies import cosines
 from ..numerics import (
     check,
+    check_count,
     check_floating,
     check_positive,
     check_rank,
@@ -104,8 +105,8 @@ class GrassmannHead(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        check(classes > 0, "classes", f"got {classes}, takes 1 or more")
-        check(0 < rank <= features, "rank", f"got {rank}, takes 1 to {features} (features)")
+        check_count(features=features, classes=classes, rank=rank)
+        check(rank <= features, "rank", f"got {rank}, takes 1 to {features} (features)")
         check_positive(scale=scale)
         wide = jnp.promote_types(jnp.float32, param_dtype)
         normal = jax.random.normal(rngs.params(), (classes, features, rank), wide)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_boolean,
     check_broadcastable,
     check_floating,
     check_integer,
@@ -70,7 +71,7 @@ def class_mask(where: Any, logits: Any) -> Bool[Array, "..."] | None:
     if where is None:
         return None
     where = jnp.asarray(where)
-    check(where.dtype == jnp.bool_, "where", f"got dtype {where.dtype}, takes booleans")
+    check_boolean(where=where)
     if where.ndim == jnp.ndim(logits) - 1:
         where = where[..., None]
     check_broadcastable("where", where, jnp.shape(logits), "[..., classes], or [...] for examples")

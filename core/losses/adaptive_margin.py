@@ -81,7 +81,7 @@ def madacos_parameters(
     else:
         chosen = log_sum_exp(log_b) - math.log(log_b.shape[0])
     # One class alone has no competitors, and needs no margin.
-    margin = jnp.where(chosen > -jnp.inf, median - (chosen - odds) / scale, 0)
+    margin = jnp.where(chosen != -jnp.inf, median - (chosen - odds) / scale, 0)
     margin = jnp.maximum(margin, 0)
     if axis_name is not None:
         return jax.lax.pmax((scale, margin), axis_name)  # equal already, and so typed

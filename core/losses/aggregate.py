@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from ..numerics import (
     check,
+    check_boolean,
     check_floating,
     check_key,
     check_positive,
@@ -31,7 +32,7 @@ def _moments(predictions: Any, responses: Any, where: Any) -> tuple[Any, Any, An
     check(shape[-1] > 0, "predictions", "got empty bags, takes one or more on the last axis")
     check_shape("responses", responses, shape[:-1], "[...], one a bag of predictions")
     member = jnp.ones(shape, bool) if where is None else jnp.asarray(where)
-    check(member.dtype == jnp.bool_, "where", f"got dtype {member.dtype}, takes booleans")
+    check_boolean(where=member)
     check_shape("where", member, shape, "[..., size], as predictions")
     f, y = upcast(predictions, responses)
     count = jnp.sum(member, -1).astype(f.dtype)

@@ -71,7 +71,7 @@ def angular_loss(
         tops.append(jax.lax.stop_gradient(top))
     factors = jnp.where(near.negative, jnp.exp(far - tops[0]), 0), jnp.exp(beside - tops[1])
     total = jnp.matmul(factors[0], factors[1].T, precision=jax.lax.Precision.HIGHEST)
-    some = total > 0
+    some = total != 0
     others = jnp.where(some, jnp.log(jnp.where(some, total, 1)) + tops[0] + tops[1].T, -jnp.inf)
     cost = softplus(others - 2 * (1 + squared) * near.values)
     count = jnp.sum(near.positive, 1)
@@ -133,7 +133,7 @@ def tuplet_margin_loss(
         ring=ring,
     )
     others = pairs.log_sum_exp(lambda b: scale * b.values, negative)
-    some = others > -jnp.inf
+    some = others != -jnp.inf
     others = jnp.where(some, others, 0)
 
     def cost(b: Block, others: Array, some: Array) -> Array:

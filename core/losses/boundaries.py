@@ -171,10 +171,10 @@ def ranked_list_loss(
         """The mean of the excess over the pairs where it is above zero, with softmax weights."""
 
         def costly(b: Block) -> Bool[Array, "anchors block"]:
-            return which(b) & (excess(b) > 0)
+            return which(b) & ~(excess(b) <= 0)
 
         total = keep(pairs.log_sum_exp(lambda b: scale * excess(b), costly))
-        total = jnp.where(total > -jnp.inf, total, 0)
+        total = jnp.where(total != -jnp.inf, total, 0)
 
         def term(b: Block, total: Array) -> Array:
             there = costly(b)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_boolean,
     check_floating,
     check_rank,
     check_shape,
@@ -124,18 +125,18 @@ def mixup_ranking_loss(
         f"got {masking!r}, takes 'example' or 'batch'",
     )
     raw, mixed = upcast(logits, mixed_logits)
+    if where is not None:
+        check_boolean(where=where)
+        check_shape("where", where, jnp.shape(logits)[:1], "[batch]")
+        there = jnp.asarray(where)
+        if masking == "example":
+            raw, mixed = (jnp.where(there[:, None], x, 0) for x in (raw, mixed))
     loss = jnp.maximum(jnp.max(mixed, -1) - jnp.max(raw, -1) + margin, 0)
     if where is not None:
-        check(
-            jnp.result_type(where) == jnp.bool_,
-            "where",
-            f"got dtype {jnp.result_type(where)}, takes booleans",
-        )
-        check_shape("where", where, jnp.shape(logits)[:1], "[batch]")
-        weights = jnp.asarray(where).astype(loss.dtype)
         if masking == "batch":
-            weights = mean_of_devices(jnp.mean(weights), axis_name)
-        loss = loss * weights
+            loss = loss * mean_of_devices(jnp.mean(there, dtype=loss.dtype), axis_name)
+        else:
+            loss = jnp.where(there, loss, 0)
     return restore(loss, logits, mixed_logits)
 
 

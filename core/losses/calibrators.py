@@ -101,7 +101,8 @@ def fit_vector_scaling(
     """A factor and an offset for each class, of least cross-entropy on held-out scores.
 
     `argmin_{a, b} -(1 / B) sum_i log softmax(a * z_i + b)_y_i + decay (|a - 1|^2 + |b|^2)`; a
-    convex problem, solved by Newton's method with conjugate gradients and halved steps.
+    convex problem, solved by Newton's method with conjugate gradients and halved steps, from the
+    scores as they are or from temperature scaling.
 
     Args:
       logits: held-out scores [batch, classes].
@@ -155,9 +156,12 @@ def fit_vector_scaling(
         good = jax.vmap(objective)(trials) <= allowed
         return jnp.where(jnp.any(good), trials[jnp.argmax(good)], x)
 
-    start = jnp.zeros((2, z.shape[1]), z.dtype)
-    # No step lowers NaN: without this, scores or labels that are wrong would seem to need none.
-    start = jnp.where(jnp.isnan(objective(start)), jnp.nan, start)
+    # Scores as they are, or over one temperature: where softmax has collapsed, Newton's steps are
+    # too long by orders of magnitude. Of wrong scores or labels the temperature is NaN.
+    as_they_are = jnp.zeros((2, z.shape[1]), z.dtype)
+    over_one = as_they_are.at[0].set(1 / fit_temperature(z / unit, labels) - unit)
+    better = objective(as_they_are) <= objective(over_one)
+    start = jnp.where(better, as_they_are, over_one)
     scale, bias = jax.lax.fori_loop(0, steps, newton, start)
     return VectorScaling(1 + scale / unit, bias)
 

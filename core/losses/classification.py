@@ -4,7 +4,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..numerics import check, check_broadcastable, check_floating, check_rank, restore, upcast
+from ..numerics import (
+    check,
+    check_boolean,
+    check_broadcastable,
+    check_floating,
+    check_rank,
+    restore,
+    upcast,
+)
 from ..numerics.stablemax import log_s, s
 from ._shared import (
     check_labels,
@@ -28,8 +36,7 @@ def _mask(
     check(-rank <= axis < rank, "axis", f"got {axis}, takes one of the {rank} of logits")
     if where is None:
         return None
-    dtype = jnp.result_type(where)
-    check(dtype == jnp.bool_, "where", f"got dtype {dtype}, takes booleans")
+    check_boolean(where=where)
     check_broadcastable("where", where, jnp.shape(logits), "as logits")
     return jnp.broadcast_to(where, jnp.shape(logits))
 
@@ -66,7 +73,8 @@ def log_stablemax(
     array([-1.253, -0.56 , -1.946])
     """
     mask = _mask(logits, axis, where)
-    values = log_s(upcast(logits))
+    scores = upcast(logits)
+    values = log_s(scores if mask is None else jnp.where(mask, scores, 0))
     log_p = values - log_sum_exp(values, mask, axis, keepdims=True)
     if mask is not None:
         # Half precision has the narrower range where it is float16.
@@ -192,8 +200,10 @@ def stablemax_cross_entropy_with_targets(
     check_targets(logits, targets)
     mask = class_mask(where, logits)
     scores, weights = upcast(logits, targets)
+    if mask is not None:
+        scores, weights = jnp.where(mask, scores, 0), jnp.where(mask, weights, 0)
     values = log_s(scores)
     log_p = values - log_sum_exp(values, mask, keepdims=True)
     if mask is not None:
-        log_p = jnp.where(mask, jnp.where(mask, log_p, 0), 0)
+        log_p = jnp.where(mask, log_p, 0)
     return restore(-jnp.sum(weights * log_p, -1), logits, targets)

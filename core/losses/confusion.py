@@ -68,7 +68,7 @@ def energy_confusion_loss(
     energy = _mean(pairs, negative, axis_name)
     if same_class:
         energy = energy + _mean(pairs, positive, axis_name)
-    loss = jnp.where(energy > 0, safe_log(energy), 0) if logarithm else energy
+    loss = jnp.where(energy <= 0, 0, safe_log(energy)) if logarithm else energy
     return restore(jnp.broadcast_to(loss, (len(embeddings),)), embeddings)
 
 

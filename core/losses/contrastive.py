@@ -253,8 +253,8 @@ def decoupled_contrastive_loss(
     weight: Any = 1.0
     if weight_scale is not None:
         weight = _mises_fisher(near / weight_scale, axis_name)
-    loss = jnp.where(far > -jnp.inf, far, 0) - weight * scale * near
-    loss = jnp.where(far > -jnp.inf, loss, 0)
+    loss = jnp.where(far != -jnp.inf, far, 0) - weight * scale * near
+    loss = jnp.where(far != -jnp.inf, loss, 0)
     return restore(loss.reshape(2, -1).mean(0), view1, view2)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_boolean,
     check_floating,
     check_integer,
     check_range,
@@ -35,11 +36,7 @@ class LearningCurve(NamedTuple):
 def _check_where(where: Array | None, shape: tuple[int, ...], meaning: str) -> Array:
     if where is None:
         return jnp.ones(shape, bool)
-    check(
-        jnp.result_type(where) == jnp.bool_,
-        "where",
-        f"got dtype {jnp.result_type(where)}, takes booleans",
-    )
+    check_boolean(where=where)
     check_shape("where", where, shape, meaning)
     return jnp.asarray(where)
 
@@ -195,11 +192,7 @@ def correct_labels(
     shape = (*jnp.shape(labels), None)
     check_shape("probabilities", probabilities, shape, "[batch, ..., classes]")
     classes = jnp.shape(probabilities)[-1]
-    check(
-        jnp.result_type(ended) == jnp.bool_,
-        "ended",
-        f"got dtype {jnp.result_type(ended)}, takes booleans",
-    )
+    check_boolean(ended=ended)
     check_shape("ended", ended, (classes,), "[classes]")
     check_range("threshold", threshold, 0, 1)
     low = threshold if background_threshold is None else background_threshold
@@ -282,6 +275,6 @@ def multiscale_consistency_loss(
     loss = jnp.sum(jnp.exp(log_p) * (log_p - log_q), (0, -1))
     there = _check_where(where, loss.shape, "[batch, ...], as logits")
     top = jnp.where(there, jnp.max(jax.lax.stop_gradient(q), -1), 0)
-    sure = jnp.max(top, tuple(range(1, loss.ndim)), keepdims=True) >= threshold
-    loss = jnp.where(sure & there, loss, 0)
+    unsure = jnp.max(top, tuple(range(1, loss.ndim)), keepdims=True) < threshold
+    loss = jnp.where(unsure | ~there, 0, loss)
     return restore(loss, logits)

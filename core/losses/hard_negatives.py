@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..numerics import (
-    check,
+    check_boolean,
     check_count,
     check_positive,
     check_range,
@@ -139,7 +139,7 @@ def _not_relevant(relevant: Any, batch: int, axis_name: str | None) -> PairMasks
     total = rows_of_all(batch, axis_name)
     check_shape("relevant", relevant, (batch, total), "[batch, keys of all devices]")
     relevant = jnp.asarray(relevant)
-    check(relevant.dtype == jnp.bool_, "relevant", f"got dtype {relevant.dtype}, takes booleans")
+    check_boolean(relevant=relevant)
     index = jnp.arange(batch) + rows_before(batch, axis_name)
     own = index[:, None] == jnp.arange(total)
     return PairMasks(own, ~own & ~relevant)

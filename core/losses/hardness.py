@@ -81,7 +81,7 @@ def hard_contrastive_loss(
     lowest = jnp.finfo(pairs.dtype).min
 
     def odds(b: Block, near: Array, scale: Array, limit: Array) -> Array:
-        return jnp.where(b.values > limit, scale * (b.values - near), lowest)
+        return jnp.where(b.values <= limit, lowest, scale * (b.values - near))
 
     loss = softplus(pairs.log_sum_exp(odds, negative, near, scale, _limit(pairs, hard_share)))
     return restore(loss, view1, view2)

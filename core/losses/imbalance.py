@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..numerics import (
+    check,
     check_floating,
     check_positive,
     check_range,
@@ -76,6 +77,7 @@ def conr_loss(
     """
     check_floating(features=features, targets=targets, predictions=predictions)
     check_rank("features", features, 2)
+    check(jnp.shape(features)[0] > 0, "features", "got no rows, takes one or more")
     check_shape("targets", targets, jnp.shape(features)[:1], "[batch], one a row of features")
     check_shape("predictions", predictions, jnp.shape(targets), "[batch], as targets")
     check_positive(temperature=temperature)

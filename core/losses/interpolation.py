@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_boolean,
     check_floating,
     check_integer,
     check_positive,
@@ -120,7 +121,7 @@ def _check_pairs(similarities: Any, targets: Any, where: Any) -> tuple[Any, Any,
     if where is not None:
         check_shape("where", where, shape, "[anchors, mixed], as similarities")
         there = jnp.asarray(where)
-        check(there.dtype == jnp.bool_, "where", f"got dtype {there.dtype}, takes booleans")
+        check_boolean(where=there)
     s, y = upcast(similarities, targets)
     return s, y, there
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..numerics import (
     check,
+    check_boolean,
     check_floating,
     check_positive,
     check_range,
@@ -261,7 +262,7 @@ def box_whisker_mask(
     values = jnp.asarray(values)
     there = jnp.ones(values.shape, bool) if where is None else jnp.asarray(where)
     check_shape("where", there, values.shape, "as values")
-    check(there.dtype == jnp.bool_, "where", f"got dtype {there.dtype}, takes booleans")
+    check_boolean(where=there)
     x = upcast(values).reshape(-1)
     ascending = jnp.sort(jnp.where(there.reshape(-1), x, jnp.inf))
     count = jnp.sum(there)

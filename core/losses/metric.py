@@ -213,7 +213,7 @@ def nca_loss(
         ring=ring,
     )
     near, far = (pairs.log_sum_exp(lambda b: -scale * b.values, w) for w in (positive, negative))
-    there = near > -jnp.inf
+    there = near != -jnp.inf
     loss = softplus(far - jnp.where(there, near, 0))
     return restore(jnp.where(there, loss, 0), embeddings)
 
@@ -284,7 +284,7 @@ def lifted_structure_loss(
         check(not ring, "ring", "got True, takes False with is_pairwise")
         everywhere = everyone(far, axis_name)
         # Over no negatives the sum is empty, whose logarithm would be minus infinity.
-        some = everywhere > -jnp.inf
+        some = everywhere != -jnp.inf
         safe = jnp.where(some, everywhere, jnp.finfo(pairs.dtype).min / 4)
 
         def cost(b: Block, far: Array) -> Array:
@@ -292,10 +292,10 @@ def lifted_structure_loss(
             excess = jax.nn.relu(b.values - positive_margin + others)
             return jnp.where(b.positive, jnp.square(excess) / 2, 0)
 
-        own = jnp.where(far > -jnp.inf, far, jnp.finfo(pairs.dtype).min / 4)
+        own = jnp.where(far != -jnp.inf, far, jnp.finfo(pairs.dtype).min / 4)
         loss = pairs.total(cost, own) / jnp.maximum(pairs.count(positive), 1)
         return restore(loss, embeddings)
     near = pairs.log_sum_exp(lambda b: b.values - positive_margin, positive)
-    there = (near > -jnp.inf) & (far > -jnp.inf)
+    there = (near != -jnp.inf) & (far != -jnp.inf)
     total = jnp.where(there, near, 0) + jnp.where(there, far, 0)
     return restore(jax.nn.relu(total), embeddings)

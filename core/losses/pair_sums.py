@@ -48,7 +48,7 @@ def check_reduction(reduction: Any) -> None:
 def decoupled(pairs: Pairs, scale: Array) -> PerAnchor:
     """`mean_p log(1 + sum_n exp(scale (s_an - s_ap)))`; minus infinity never enters."""
     others = pairs.log_sum_exp(lambda b, c: c * b.values, negative, scale)
-    some = others > -jnp.inf
+    some = others != -jnp.inf
     others = jnp.where(some, others, 0)
     total = pairs.total(
         lambda b, n, c, s: jnp.where(b.positive & (s > 0), softplus(n - c * b.values), 0),

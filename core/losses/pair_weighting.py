@@ -87,11 +87,12 @@ def multi_similarity_loss(
         least = -pairs.bound(lambda b: jnp.where(b.positive, -b.values, lowest / 2)) - mining_margin
         most = pairs.bound(lambda b: jnp.where(b.negative, b.values, lowest / 2)) + mining_margin
 
+    # NaN is mined, so that it is seen.
     def near(b: Block, most: Array) -> Array:
-        return b.positive & (b.values < most)
+        return b.positive & ~(b.values >= most)
 
     def far(b: Block, least: Array) -> Array:
-        return b.negative & (b.values > least)
+        return b.negative & ~(b.values <= least)
 
     def term(b: Block, sign: float, scale: Any, there: Array) -> Array:
         return jnp.where(there, sign * scale * (b.values - base), lowest)
@@ -101,7 +102,7 @@ def multi_similarity_loss(
             lambda b, limit: term(b, sign, scale, which(b, limit)), either, limit
         )
         # Over none, the sum is of numbers that stand for zero, or empty.
-        return softplus(jnp.where(total > lowest / 2, total, -jnp.inf)) / scale
+        return softplus(jnp.where(total <= lowest / 2, -jnp.inf, total)) / scale
 
     attract = log_sum(near, most, -1.0, positive_scale)
     repel = log_sum(far, least, 1.0, negative_scale)

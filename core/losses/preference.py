@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_boolean,
     check_floating,
     check_integer,
     check_positive,
@@ -73,7 +74,7 @@ def sequence_log_probability(
     z = upcast(logits)
     each = pick(jax.nn.log_softmax(z), jnp.asarray(tokens))
     mask = jnp.ones(shape, bool) if where is None else jnp.asarray(where)
-    check(mask.dtype == jnp.bool_, "where", f"got dtype {mask.dtype}, takes booleans")
+    check_boolean(where=mask)
     check_shape("where", mask, shape, "[..., length], as tokens")
     total = jnp.sum(jnp.where(mask, each, 0), -1)
     if average:
@@ -231,7 +232,7 @@ def kto_loss(
     check_floating(baseline=baseline)
     check_shape("baseline", baseline, (), "[]")
     good = jnp.asarray(desirable)
-    check(good.dtype == jnp.bool_, "desirable", f"got dtype {good.dtype}, takes booleans")
+    check_boolean(desirable=good)
     check_shape("desirable", good, jnp.shape(log_probability), "[...], as log_probability")
     check_positive(beta=beta)
     check_range("desirable_weight", desirable_weight, 0)

@@ -131,7 +131,7 @@ def proxy_nca_loss(
     if include_positive:
         loss = softplus(odds)
     else:
-        loss = jnp.where(odds > -jnp.inf, odds, 0)  # one class has no others
+        loss = jnp.where(odds != -jnp.inf, odds, 0)  # one class has no others
     return restore(loss, embeddings, proxies)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_boolean,
     check_count,
     check_floating,
     check_integer,
@@ -382,9 +383,5 @@ def _check_patches(first: Any, second: Any, where: Any) -> Bool[Array, "patches 
     if where is None:
         return jnp.ones(shape, bool)
     check_shape("where", where, shape, "[patches, others]")
-    check(
-        jnp.result_type(where) == jnp.bool_,
-        "where",
-        f"got dtype {jnp.result_type(where)}, takes booleans",
-    )
+    check_boolean(where=where)
     return jnp.asarray(where)

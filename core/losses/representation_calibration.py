@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_boolean,
     check_count,
     check_floating,
     check_integer,
@@ -146,7 +147,7 @@ def class_gaussians(
     x, labels = jax.lax.stop_gradient(upcast(features)), jnp.asarray(labels)
     member = labels[:, None] == jnp.arange(classes)
     if where is not None:
-        check(jnp.result_type(where) == jnp.bool_, "where", "takes booleans")
+        check_boolean(where=where)
         check_shape("where", where, labels.shape, "[examples], as labels")
         member &= jnp.asarray(where)[:, None]
     member = member.astype(x.dtype)
@@ -204,7 +205,7 @@ def calibrate_gaussians(
     classes, width = jnp.shape(gaussians.means)
     shape = (classes, width, width)
     check_shape("gaussians", gaussians.covariances, shape, "covariances [classes, d, d], as means")
-    check(jnp.result_type(head) == jnp.bool_, "head", "takes booleans")
+    check_boolean(head=head)
     check_shape("head", head, (classes,), "[classes], as gaussians")
     check_count(neighbours=neighbours)
     check_range("strength", strength, 0, 1)

@@ -320,7 +320,7 @@ def _descend(
         lambda b, c, n: c * (b.values - n), negative, scale, stop(near)
     ) - jnp.log(count)
     # [views, batch]; a batch of one has no negatives.
-    fresh = jnp.where(log_g > -jnp.inf, log_g, 0).reshape(-1, batch)
+    fresh = jnp.where(log_g != -jnp.inf, log_g, 0).reshape(-1, batch)
     old = jnp.log1p(-jnp.asarray(averaging, pairs.dtype)) + log_u
     mixed = jnp.logaddexp(old, jnp.log(jnp.asarray(averaging, pairs.dtype)) + fresh)
     estimates = jnp.where((log_u <= _NEVER) | (averaging == 1), fresh, mixed)

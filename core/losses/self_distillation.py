@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..numerics import (
     check,
+    check_boolean,
     check_count,
     check_floating,
     check_positive,
@@ -208,7 +209,7 @@ def ibot_loss(
     check_shape("teacher", teacher, jnp.shape(student), "[batch, tokens, prototypes], as student")
     check_shape("mask", mask, jnp.shape(student)[:2], "[batch, tokens], one a patch")
     masked = jnp.asarray(mask)
-    check(masked.dtype == jnp.bool_, "mask", f"got dtype {masked.dtype}, takes booleans")
+    check_boolean(mask=masked)
     check_positive(temperature=temperature, teacher_temperature=teacher_temperature)
     check_range("momentum", momentum, 0, 1)
     s, g = upcast(student, jax.lax.stop_gradient(teacher))

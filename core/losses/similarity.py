@@ -46,14 +46,14 @@ def _dot(x: Float[Array, "rows features"], y: Float[Array, "columns features"]) 
 def _squared(x: Float[Array, "rows features"], y: Float[Array, "columns features"]) -> Matrix:
     norms = jnp.sum(x * x, -1)[:, None] + jnp.sum(y * y, -1)[None]
     squared = norms - 2 * _dot(x, y)
-    return jnp.where(squared > 16 * jnp.finfo(x.dtype).eps * norms, squared, 0)
+    return jnp.where(squared <= 16 * jnp.finfo(x.dtype).eps * norms, 0, squared)
 
 
 def arccosh_one_plus(u: Float[Array, "..."]) -> Float[Array, "..."]:
     """`arccosh(1 + u)`, zero with derivative zero where `u` is zero or below."""
-    positive = u > 0
-    inside = jnp.where(positive, u, 1)
-    return jnp.where(positive, jnp.log1p(inside + jnp.sqrt(inside) * jnp.sqrt(inside + 2)), 0)
+    none = u <= 0
+    inside = jnp.where(none, 1, u)
+    return jnp.where(none, 0, jnp.log1p(inside + jnp.sqrt(inside) * jnp.sqrt(inside + 2)))
 
 
 def into_ball(
@@ -285,7 +285,7 @@ def pairwise_lorentz(
     squared = _squared(a, b)
     gap = squared - jnp.square(a_time[:, None] - b_time[None])
     # Both terms are large and nearly equal for far points in one direction: rounding again.
-    u = jnp.where(gap > 16 * jnp.finfo(a.dtype).eps * squared, c * gap / 2, 0)
+    u = jnp.where(gap <= 16 * jnp.finfo(a.dtype).eps * squared, 0, c * gap / 2)
     return restore(arccosh_one_plus(u) / jnp.sqrt(c), x, y)
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 from ..numerics import (
     accumulation_dtype,
     check,
+    check_boolean,
     check_count,
     check_floating,
     check_positive,
@@ -210,7 +211,7 @@ def sinkhorn_assignment(
     if where is not None:
         check_shape("where", where, jnp.shape(scores)[:1], "[batch], one a row")
         there = jnp.asarray(where)[:, None]
-        check(there.dtype == jnp.bool_, "where", f"got dtype {there.dtype}, takes booleans")
+        check_boolean(where=there)
 
     def share_of_columns(log_q: Array) -> Array:
         lowest = jnp.finfo(log_q.dtype).min

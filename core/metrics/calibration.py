@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_boolean,
     check_count,
     check_floating,
     check_integer,
@@ -58,11 +59,7 @@ def _check(
     p = upcast(probabilities)
     if where is None:
         return p, jnp.asarray(labels), jnp.ones(batch, p.dtype)
-    check(
-        jnp.result_type(where) == jnp.bool_,
-        "where",
-        f"got dtype {jnp.result_type(where)}, takes booleans",
-    )
+    check_boolean(where=where)
     check_shape("where", where, batch, "[batch], as labels")
     there = jnp.asarray(where)
     p, labels = jnp.where(there[:, None], p, 0), jnp.where(there, labels, 0)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_boolean,
     check_count,
     check_floating,
     check_integer,
@@ -128,8 +129,7 @@ def _check(scores: Any, is_positive: Any) -> None:
     check_floating(scores=scores)
     check_rank("scores", scores, 1)
     check_shape("is_positive", is_positive, jnp.shape(scores), "[examples], one a score")
-    dtype = jnp.result_type(is_positive)
-    check(dtype == jnp.bool_, "is_positive", f"got dtype {dtype}, takes booleans")
+    check_boolean(is_positive=is_positive)
 
 
 def _areas(scores: Array, positive: Array, groups: Array, many: int) -> tuple[Array, Array, Array]:
@@ -154,6 +154,7 @@ def _areas(scores: Array, positive: Array, groups: Array, many: int) -> tuple[Ar
     equal = jax.ops.segment_sum((~p).astype(jnp.int32), run, len(s))[run]
     below = at_start(new_score) - at_start(new_group)
     gain = jnp.where(p, below.astype(s.dtype) + equal.astype(s.dtype) / 2, 0)
+    gain = jnp.where(jnp.isnan(s), jnp.nan, gain)  # sorted last, it would seem the best
     total = jax.ops.segment_sum(gain, g, many)
     positives, negatives = (
         jax.ops.segment_sum(which.astype(s.dtype), g, many) for which in (p, ~p)

@@ -5,7 +5,16 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..numerics import check, check_floating, check_rank, check_shape, restore, safe_divide, upcast
+from ..numerics import (
+    check,
+    check_boolean,
+    check_floating,
+    check_rank,
+    check_shape,
+    restore,
+    safe_divide,
+    upcast,
+)
 
 
 class VerificationErrors(NamedTuple):
@@ -28,7 +37,7 @@ def _rates(scores: Any, is_match: Any, thresholds: Any = None) -> tuple[Array, A
     check(jnp.shape(scores)[0] > 0, "scores", "got no pairs, takes one or more")
     check_shape("is_match", is_match, jnp.shape(scores), "[pairs], one a score")
     match = jnp.asarray(is_match)
-    check(match.dtype == jnp.bool_, "is_match", f"got dtype {match.dtype}, takes booleans")
+    check_boolean(is_match=match)
     x = upcast(scores)
     if thresholds is None:
         t = jnp.sort(x)

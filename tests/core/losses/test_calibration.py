@@ -129,6 +129,18 @@ def test_vector_scaling_is_the_minimizer(held_out):
         assert objective(np.r_[scale, bias]) <= best.fun + 1e-12
     low = fit(jnp.asarray(z, jnp.float32), y)
     np.testing.assert_allclose(np.r_[low.scale, low.bias], best.x, atol=2e-2)
+    # Scores so large that softmax is exactly one or zero leave Newton's method no curvature.
+    scale, bias = fit(jnp.asarray(1e4 * z, jnp.float32), y)
+    got = -log_softmax(np.asarray(scale) * 1e4 * z + bias, -1)[range(400), y].mean()
+    assert got <= best.fun + 1e-3
+
+
+def test_what_is_masked_may_be_nan():
+    raw, mixed = jnp.array([[3.0, jnp.nan], [1.0, 0.0]]), jnp.array([[1.0, 0.0], [2.0, 0.0]])
+    there = jnp.array([False, True])
+    loss = lambda raw: losses.mixup_ranking_loss(raw, mixed, where=there)  # noqa: E731
+    assert loss(raw).tolist() == [0.0, 3.0]
+    assert jax.grad(lambda raw: loss(raw).sum())(raw).tolist() == [[0.0, 0.0], [-1.0, 0.0]]
 
 
 def test_calibrators_of_wrong_data_are_nan():

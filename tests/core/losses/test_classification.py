@@ -179,3 +179,17 @@ def test_one_class_and_another_axis(data):
     assert stablemax_cross_entropy(jnp.zeros((2, 1)), jnp.array([0, 0])).tolist() == [0, 0]
     logits = jnp.asarray(data[0])
     np.testing.assert_allclose(log_stablemax(logits, axis=0), log_stablemax(logits.T).T, rtol=1e-6)
+
+
+def test_dense_targets_of_what_is_masked_may_be_nan():
+    x = jnp.array([[1.0, 2.0, jnp.nan], [jnp.nan, 1.0, 2.0]])
+    t = jnp.array([[0.5, 0.5, jnp.nan], [0.2, jnp.nan, 0.3]])
+    where = jnp.array([[True, True, False], [False, False, False]])
+    f = jax.jit(lambda x: stablemax_cross_entropy_with_targets(x, t, where=where))
+    want = stablemax_cross_entropy_with_targets(x[:1, :2], t[:1, :2])
+    np.testing.assert_allclose(f(x), [want[0], 0], rtol=1e-6)
+    slope = jax.grad(lambda x: f(x).sum())(x)
+    assert np.isfinite(slope).all()
+    assert not np.any(slope[~where])
+    p = jax.grad(lambda x: stablemax(x, where=where)[0, 0])(x)
+    assert np.isfinite(p).all()

@@ -207,3 +207,32 @@ def test_gradient_through_the_selected_pair_alone():
     far = [j for j in range(N) if y[j] != y[0]]
     chosen = {0, max(near, key=d.__getitem__), min(far, key=d.__getitem__)}
     assert set(np.flatnonzero(np.abs(np.asarray(grad)).sum(1) > 1e-12)) == chosen
+
+
+WITH_PAIRS = {
+    "contrastive": losses.contrastive_loss,
+    "triplet": losses.triplet_loss,
+    "lifted structure": losses.lifted_structure_loss,
+    "multi-similarity": losses.multi_similarity_loss,
+    "margin": losses.margin_loss,
+    "ranked list": losses.ranked_list_loss,
+    "tuplet margin": losses.tuplet_margin_loss,
+    "nca": losses.nca_loss,
+    "energy confusion": losses.energy_confusion_loss,
+    "decoupled": lambda x, _: losses.decoupled_contrastive_loss(x, x),
+    "hard": lambda x, _: losses.hard_contrastive_loss(x, x),
+}
+
+
+@pytest.mark.parametrize("loss", WITH_PAIRS.values(), ids=WITH_PAIRS)
+def test_nan_is_not_taken_for_a_small_distance(loss):
+    x = jnp.full((4, 3), jnp.nan)
+    assert np.isnan(jax.jit(loss)(x, jnp.array([0, 0, 1, 1]))).all()
+
+
+def test_distances_of_nan_are_nan():
+    x, y = jnp.array([[0.1, 0.2, 0.4]]), jnp.array([[jnp.nan, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    names = ("euclidean", "squared_euclidean", "snr", "poincare", "lorentz", "cosine", "dot")
+    for name in names:
+        out = getattr(losses, f"pairwise_{name}")(x, y)
+        np.testing.assert_array_equal(np.isnan(out), [[True, False]], err_msg=name)

@@ -45,3 +45,10 @@ def test_groups_are_ranked_apart():
 def test_improvement_over_chance():
     got = relative_improvement(jnp.array([0.6, 0.7, 0.9]), jnp.array([0.6, 0.6, 0.5]))
     np.testing.assert_allclose(got, [0, 1, 0], atol=1e-5)
+
+
+def test_a_score_of_nan_is_not_the_best():
+    scores, positive = jnp.array([jnp.nan, 0.2, 0.1, 0.4]), jnp.array([True, False, False, True])
+    assert np.isnan(roc_auc(scores, positive))
+    groups = jnp.array([0, 0, 1, 1])
+    assert np.isnan(grouped_roc_auc(scores, positive, groups, num_groups=2))
