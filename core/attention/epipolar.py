@@ -1,5 +1,7 @@
 """Attention on epipolar-plane images of a light field: a band along the spatial axis."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -37,7 +39,7 @@ def epipolar_mask(views: int, width: int, *, field: Field | None = None) -> Bool
     >>> epipolar_mask(1, 4, field=(2, 3)).astype(int).tolist()
     [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
     """
-    chosen = (2 * views, 11) if field is None else field
+    chosen: Any = (2 * views, 11) if field is None else field
     chosen = tuple(chosen) if isinstance(chosen, tuple | list) else (chosen,)
     for name, numbers in (("views", (views,)), ("width", (width,)), ("field", chosen)):
         check(

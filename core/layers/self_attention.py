@@ -8,10 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..attention import apply_rope, rope_1d
-from ..numerics import check, check_count, check_floating, check_positive, check_shape
+from ..numerics import (
+    check,
+    check_boolean,
+    check_count,
+    check_floating,
+    check_positive,
+    check_shape,
+)
 from .attention import Operator, accepted_by, check_heads, operator_of
 
 Positions = Literal["rope", "learned", "none"]
@@ -81,9 +88,10 @@ class SelfAttention(nnx.Module):
       param_dtype: dtype of the parameters.
       rngs: keys for the parameters.
 
-    Called with x [batch, length, dim], it returns [batch, length, dim]. `decode` continues a
-    sequence token by token, or in pieces of any length, and agrees with the call. Operators of
-    linear cost have no mask between queries, so they decode one token at a time.
+    Called with x [batch, length, dim], and where there is padding with mask [batch, length], True
+    for tokens that may be seen, it returns [batch, length, dim]. `decode` continues a sequence
+    without padding token by token, or in pieces of any length, and agrees with the call. Operators
+    of linear cost have no mask between queries, so they decode one token at a time.
 
     Raises:
       ValueError: for sizes that do not fit, an unknown name, what the operator cannot do, or an
@@ -158,13 +166,19 @@ class SelfAttention(nnx.Module):
             (heads, self.dim_head), dim, axis=(-2, -1), kernel_init=init, **common
         )
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """Tokens [batch, length, dim] that have seen each other."""
+    def __call__(
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None = None
+    ) -> Float[Array, "B T D"]:
+        """Tokens [batch, length, dim] that have seen each other, and none that `mask` hides."""
         places = jnp.arange(jnp.shape(x)[1] if jnp.ndim(x) > 1 else 0)
         query, key, value = self._project(x, places)
         options: dict[str, Any] = {"is_causal": True} if self.causal else {}
         if self.window is not None:
             options["local_window_size"] = (self.window, 0)
+        if mask is not None:
+            check_boolean(mask=mask)
+            check_shape("mask", mask, jnp.shape(x)[:2], "[batch, length], as x")
+            options["mask"] = jnp.asarray(mask)[:, None, None]
         if self.positions == "rope" and self.takes_rope:
             options["rope"] = self._angles(places)
         return self.out(self.operator(query, key, value, **options))
@@ -268,8 +282,8 @@ class TransformerBlock(nnx.Module):
       rngs: keys for the parameters.
       **attention: more arguments of `SelfAttention`, such as `attention_fn="mala"`.
 
-    Called with x [batch, length, dim], it returns [batch, length, dim]; `init_cache` and `decode`
-    are as those of `SelfAttention`.
+    Called with x [batch, length, dim], and a mask or none, it returns [batch, length, dim]; the
+    mask, `init_cache` and `decode` are as those of `SelfAttention`.
 
     Raises:
       ValueError: as `SelfAttention`, and for a ratio that is not positive.
@@ -308,11 +322,13 @@ class TransformerBlock(nnx.Module):
         self.down = nnx.Linear(hidden, dim, kernel_init=init, **common)
         self.activation = activation
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """Tokens [batch, length, dim] after the block."""
+    def __call__(
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None = None
+    ) -> Float[Array, "B T D"]:
+        """Tokens [batch, length, dim] after the block; `mask` is that of `SelfAttention`."""
         check_floating(x=x)
         check_shape("x", x, (None, None, self.attention.dim), "[batch, length, dim]")
-        return self._mix(x + self.attention(self.norm1(x)))
+        return self._mix(x + self.attention(self.norm1(x), mask))
 
     def init_cache(self, batch: int, max_length: int, dtype: Any = None) -> KeyValueCache:
         """A cache without tokens, as `SelfAttention.init_cache`."""

@@ -34,7 +34,7 @@ CASES = [
         bad=(
             *BAD,
             Bad("key_heads", {"key_heads": 4}),
-            Bad("operator", {"attention_fn": "softmaxx"}),
+            Bad("attention_fn", {"attention_fn": "softmaxx"}),
             Bad("positions", {"positions": "sine"}),
             Bad("window", {"causal": False}),
             Bad("max_length", {"positions": "learned", "max_length": 0}),

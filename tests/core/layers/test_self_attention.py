@@ -96,6 +96,20 @@ def test_equals_the_definition(positions):
     np.testing.assert_allclose(got[0], want, rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("operator", ["dot_product_attention", "linear_attention"])
+def test_padding_is_not_seen(operator):
+    block = TransformerBlock(8, 2, attention_fn=operator, causal=False, rngs=nnx.Rngs(0))
+    x = draw(2, 5, 8)
+    mask = jnp.arange(5) < jnp.array([[3], [5]])
+    got = nnx.jit(block)(x.at[0, 3:].set(1e3), mask)
+    for row, length in enumerate((3, 5)):
+        alone = nnx.jit(block)(x[row : row + 1, :length])[0]
+        np.testing.assert_allclose(got[row, :length], alone, rtol=1e-5, atol=1e-6)
+    for wrong in (mask[:, :4], mask.astype(int)):
+        with pytest.raises(ValueError, match="mask: got"):
+            block(x, wrong)
+
+
 def test_a_full_cache_does_not_answer():
     @jax.jit
     def twice(x):
