@@ -138,6 +138,7 @@ def tram(
     eps: Any = 1e-8,
     *,
     adaptive: Adaptive = False,
+    eta: Any = 0.0,
     weight_decay: Any = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -150,6 +151,7 @@ def tram(
       b2: decay of the second moment.
       eps: added to the root of the second moment.
       adaptive: see `scale_by_tram`.
+      eta: see `scale_by_tram`.
       weight_decay: decoupled decay.
       mask: which leaves decay, as in `optax.adamw`.
 
@@ -177,5 +179,5 @@ def tram(
     check_range("weight_decay", weight_decay, 0)
     adamw = optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
     return optax.with_extra_args_support(
-        optax.chain(scale_by_tram(scale, adaptive=adaptive), on_floats(adamw))
+        optax.chain(scale_by_tram(scale, adaptive=adaptive, eta=eta), on_floats(adamw))
     )

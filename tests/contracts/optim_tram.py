@@ -11,7 +11,7 @@ def with_radius(loss, params, batch, key):
     return {"oracle": local_oracle(loss, params, batch), "radius": jnp.asarray(0.1)}
 
 
-RULE_BAD = (Bad("scale: got", {"scale": -1.0}),)
+RULE_BAD = (Bad("scale: got", {"scale": -1.0}), Bad("eta: got", {"eta": -1.0}))
 
 CASES = [
     OptimizerCase(
@@ -20,12 +20,12 @@ CASES = [
         numeric=("scale", "eta"),
         extra=with_radius,
         descends=False,
-        bad=(*RULE_BAD, Bad("eta: got", {"eta": -1.0})),
+        bad=RULE_BAD,
     ),
     OptimizerCase(
         "papyrax.optim.tram",
         {"learning_rate": 0.01},
-        numeric=("learning_rate", "scale", "b1", "b2", "eps", "weight_decay"),
+        numeric=("learning_rate", "scale", "b1", "b2", "eps", "eta", "weight_decay"),
         extra=with_radius,
         bad=(
             *RULE_BAD,
