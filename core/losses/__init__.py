@@ -1,5 +1,10 @@
 """Loss functions, one value per example, by what they learn from.
 
+What is wrong is to be seen: a NaN among the scores makes a loss NaN, and so does a label that is
+none of the classes, -1 included (losses over a linear layer say what they take it for). What
+`where` masks out counts for nothing: it may hold any label, such as the -100 of padding, and any
+score.
+
 Beside the names of `__all__` the room hands on what optax has (`FROM_OPTAX` lists it), such as
 `papyrax.losses.softmax_cross_entropy_with_integer_labels`; optax is imported when one is used.
 """

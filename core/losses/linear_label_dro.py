@@ -45,6 +45,7 @@ def linear_ldr_kl(
       hidden: inputs of the last layer [..., features].
       kernel: its weights [features, classes]; inside a `shard_map`, this device's classes.
       labels: the given class of each example [...], from 0 on, counted over all devices.
+        A label outside of the vocabulary has score zero: leave such examples out.
       temperature: `t` (lambda), the price of leaving the uniform weighting.
       margin: `c`, by how much the label's score is to lead.
       normalization: None, or "l1" for scores over their mean absolute value, which takes a second
@@ -115,6 +116,7 @@ def linear_aldr_kl(
       hidden: inputs of the last layer [batch, features].
       kernel: its weights [features, classes]; inside a `shard_map`, this device's classes.
       labels: the given class of each example [batch], from 0 on, counted over all devices.
+        A label outside of the vocabulary has score zero: leave such examples out.
       indices: which training examples these are [batch]; where one occurs twice, one of the two
         new temperatures is kept.
       temperature: `t0` (lambda_0), the prior temperature.

@@ -39,7 +39,7 @@ def linear_softmax_cross_entropy(
       hidden: inputs of the last layer [..., features].
       kernel: its weights [features, classes]; inside a `shard_map`, this device's classes.
       labels: the right class of each example [...], from 0 on, counted over all devices. A label
-        outside of the vocabulary has no logit: its term `z_y` is zero.
+        outside of the vocabulary has no logit: its term `z_y` is zero; leave such examples out.
       bias: one number a class [classes], or None.
       label_smoothing: `s`, the share of the target spread over all classes.
       z_loss_weight: `w`, which pulls `log Z` to zero; 1e-4 where large language models use it.

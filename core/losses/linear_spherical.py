@@ -41,7 +41,8 @@ def linear_spherical_loss(
     Args:
       hidden: inputs of the last layer [..., features].
       kernel: its weights [features, classes]; inside a `shard_map`, this device's classes.
-      labels: the right class of each example [...], from 0 on, counted over all devices.
+      labels: the right class of each example [...], from 0 on, counted over all devices. A label
+        outside of the vocabulary has the mean logit: leave such examples out.
       loss: the member of the family, a function of mean, variance, the label's logit [...] and the
         number of classes: `z_loss_of_moments`, `taylor_softmax_of_moments`,
         `spherical_softmax_of_moments` or `squared_error_of_moments`, with `functools.partial` for

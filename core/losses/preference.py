@@ -2,7 +2,8 @@
 
 Arguments are log-probabilities of whole answers, as `sequence_log_probability` gives them: sums
 over the tokens for `dpo_loss` and `kto_loss`, means for `ipo_loss`, `orpo_loss` and `simpo_loss`.
-Those of the reference model enter as given; it is not trained, so they carry no gradient.
+Those of the reference model enter as given: it is not trained, so differentiate by the policy's
+alone. `dpo_loss` with zeros for the reference is the preference term of CPO.
 """
 
 from typing import Any, NamedTuple
