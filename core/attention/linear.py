@@ -134,7 +134,9 @@ def linear_attention(
         form of two heads becomes three to six times as fast, that of 64 heads between a third
         slower (Hessian-vector products) and twice as fast, the other form slower, and it takes up
         to 2.5 times the memory. For NVIDIA's GPUs (sm_80, sm_89, sm_90) it is compiled, and how
-        fast it is remains to be measured; without `is_causal` it is two products of XLA.
+        fast it is remains to be measured; for an H100 the causal form takes three quarters of the
+        scan's memory (values), 0.6 of it (gradients) and 1.3 times as much (Hessian-vector
+        products), and the other form is two products of XLA.
       chunk_size: tokens a chunk of the causal form; None for 128, or what suits the shapes and the
         chip's memory. Kernels take multiples of 16 (on a TPU, of 8 for float32), or all tokens.
       precision: of the matrix products, as in `jax.lax.dot_general`.
