@@ -21,6 +21,7 @@ from guide.entries import CLASSIFICATION, NOISY, PREFERENCE, REGRESSION, WHOLE_B
 from guide.properties import UNKNOWN, properties, regression_properties, yes
 
 from papyrax import losses
+from papyrax.train.benchmarks.turns import keep_memory
 from papyrax.train.files import write_atomic
 
 HERE = pathlib.Path(__file__).parent
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--write", action="store_true", help="replace docs/losses.md")
     a = parser.parse_args()
+    keep_memory()
     text = page(a.repeats)
     if a.write:
         write_atomic(PAGE, text)

@@ -30,7 +30,7 @@ from papyrax.losses import (
     nt_xent_loss,
     supervised_contrastive_loss,
 )
-from papyrax.train.benchmarks.turns import take_turns, torch_peak
+from papyrax.train.benchmarks.turns import keep_memory, take_turns, torch_peak
 
 # PyTorch's threads would spin while they wait, which counts as CPU time on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -217,6 +217,7 @@ def main() -> None:
     elif a.large:
         large(a, a.large)
     else:
+        keep_memory()
         compare(a)
 
 

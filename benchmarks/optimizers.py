@@ -14,7 +14,6 @@ TPU) by XLA and as a Pallas kernel; printed are the bytes that are read and writ
 """
 
 import argparse
-import ctypes
 import functools
 import importlib.util
 import itertools
@@ -35,7 +34,7 @@ import numpy as np
 import optax
 
 from papyrax import curvature, optim
-from papyrax.train.benchmarks.turns import take_turns
+from papyrax.train.benchmarks.turns import keep_memory, take_turns
 
 Run = Callable[[], Any]
 
@@ -277,20 +276,6 @@ def torch_programs(name: str, model: Model) -> dict[str, Run]:
 
     runs["PyTorch: AdaHessian (pytorch_optimizer)"] = step
     return runs
-
-
-def keep_memory() -> None:
-    """Let glibc keep what it has allocated; elsewhere nothing is done.
-
-    It would give every array above 32 MiB back to the system and ask for it anew in the next step,
-    whose new pages take as much CPU time as a fifth of AdaHessian's step.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        trim_threshold, mmap_max, arena_max = -1, -4, -8
-        libc.mallopt(trim_threshold, 2**31 - 1)
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(arena_max, 1)  # others' heaps end at 64 MiB
 
 
 def measure(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:

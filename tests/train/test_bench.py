@@ -1,6 +1,9 @@
 """`papyrax bench`: what its tables say, from programs whose times and memory are known."""
 
+import platform
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -123,3 +126,23 @@ def test_the_command_prints_and_writes_the_tables(monkeypatch, tmp_path, capsys)
 def test_wrong_requests(words, message, capsys):
     assert cli.main(["bench", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
+def test_memory_that_is_kept_is_not_asked_for_again():
+    code = """
+import resource, sys
+import numpy as np
+from papyrax.train.benchmarks.turns import keep_memory
+if sys.argv[1] == "keep":
+    keep_memory()
+for turn in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {}
+    for how in ("keep", "plain"):
+        done = subprocess.run([sys.executable, "-c", code, how], capture_output=True, check=True)
+        faults[how] = int(done.stdout)
+    assert faults["keep"] < 10 < faults["plain"]
