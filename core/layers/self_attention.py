@@ -220,9 +220,13 @@ class SelfAttention(nnx.Module):
           What the call gives for these tokens [batch, length, dim], and the cache with them.
 
         Raises:
-          ValueError: unless x fits the cache.
+          ValueError: unless x fits the cache, and the cache the module.
         """
         check_floating(x=x)
+        fits = isinstance(cache, KeyValueCache)
+        check(fits, "cache", f"got {type(cache).__name__}, takes that of init_cache")
+        size = self.key_heads, self.dim_head
+        check_shape("cache", cache.key, (None, None, *size), "[batch, max_length, ...], as here")
         batch, most = cache.key.shape[:2]
         check_shape("x", x, (batch, None, self.dim), "[batch, length, dim]")
         new = x.shape[1]

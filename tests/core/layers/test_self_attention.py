@@ -128,6 +128,9 @@ def test_what_cannot_be_is_refused():
         layer(causal=False).init_cache(1, 4)
     with pytest.raises(ValueError, match=r"x: got 5 tokens, takes 1 to 4"):
         layer().decode(draw(1, 5, 8), layer().init_cache(1, 4))
+    for cache in (None, SelfAttention(8, 4, rngs=nnx.Rngs(0)).init_cache(1, 4)):
+        with pytest.raises(ValueError, match="cache: got"):
+            layer().decode(draw(1, 1, 8), cache)
     for sizes in ({"dim": 0}, {"dim": 8.0}, {"heads": 3}, {"key_heads": 0}, {"window": 2.5}):
         with pytest.raises(ValueError, match=f"{next(iter(sizes))}: got"):
             SelfAttention(**({"dim": 8, "heads": 2, "rngs": nnx.Rngs(0)} | sizes))
