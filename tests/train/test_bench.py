@@ -14,6 +14,14 @@ from papyrax.train.benchmarks.rivals import PROGRAMS, Problem, Program
 PROBLEM = Problem(tokens=16, batch=1, heads=2, dim=4, causal=True, dtype="float32")
 
 
+@pytest.fixture(autouse=True)
+def memory(monkeypatch):
+    """A note of every time that memory is to be kept; the process of other tests does not."""
+    asked = []
+    monkeypatch.setattr(turns, "keep_memory", lambda: asked.append(True))
+    return asked
+
+
 class Clock:
     """Time that passes only where a program says so; on the CPU half as fast."""
 
@@ -85,7 +93,7 @@ def test_programs_that_take_too_much_memory_are_named_and_not_run(monkeypatch):
     assert re.fullmatch(want, lines[-1])
 
 
-def test_the_command_prints_and_writes_the_tables(monkeypatch, tmp_path, capsys):
+def test_the_command_prints_and_writes_the_tables(monkeypatch, memory, tmp_path, capsys):
     monkeypatch.setattr(attention, "PROGRAMS", ("value",))
     out = tmp_path / "table.md"
     words = [
@@ -103,6 +111,7 @@ def test_the_command_prints_and_writes_the_tables(monkeypatch, tmp_path, capsys)
         "--out",
     ]
     assert cli.main([*words, str(out)]) == 0
+    assert memory
     text = out.read_text()
     assert capsys.readouterr().out == text
     assert "### 16 tokens, 1 x 1 heads of 8, all pairs, float32" in text
