@@ -69,10 +69,12 @@ def madacos_parameters(
         f"got {others!r}, takes 'example', 'median' or 'mean'",
     )
     cos, labels = jax.lax.stop_gradient(upcast(cosines)), jnp.asarray(labels)
-    odds = math.log((1 - median_probability) / median_probability)
+    odds = -jax.scipy.special.logit(jnp.asarray(median_probability, cos.dtype))
     median, index = _lower_median(everyone(pick(cos, labels), axis_name))
     gap = jnp.maximum(1 - median, jnp.finfo(cos.dtype).tiny)
-    scale = jnp.clip((math.log(class_constant) + odds) / gap, min_scale, max_scale)
+    scale = jnp.clip(
+        (jnp.log(jnp.asarray(class_constant, cos.dtype)) + odds) / gap, min_scale, max_scale
+    )
     log_b = everyone(log_sum_exp(scale * cos, ~is_label(labels, cos.shape[-1])), axis_name)
     if others == "example":
         chosen = log_b[index]

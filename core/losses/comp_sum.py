@@ -31,9 +31,12 @@ def _compose(log_odds: Float[Array, "..."], order: Any) -> Float[Array, "..."]:
     """`((1 + S)^(1 - order) - 1) / (1 - order)` from `log S`; `log(1 + S)` at order one."""
     surprise = softplus(log_odds)
     power = 1 - jnp.asarray(order, surprise.dtype)
-    one = power == 0
-    growth = exp_with_linear_tail(power * surprise, minus_one=True)
-    return jnp.where(one, surprise, growth / jnp.where(one, 1, power))
+    u = power * surprise
+    growth = exp_with_linear_tail(u, minus_one=True)
+    # Near order one (exp(u) - 1) / u by its series, which has a derivative by the order there.
+    small = jnp.abs(u) < 1e-3
+    series = 1 + u / 2 * (1 + u / 3 * (1 + u / 4))
+    return jnp.where(small, surprise * series, growth / jnp.where(power == 0, 1, power))
 
 
 def comp_sum_loss(
@@ -208,9 +211,7 @@ def comp_sum_regret_bound(
     check_count(classes=classes)
     check(classes >= 2, "classes", f"got {classes}, takes 2 or more")
     x = jnp.maximum(upcast(regret), 0)
-    if order >= 2:
-        bound = classes ** (order - 1.0) * x
-    else:
-        factor = 2.0**order * (2 - order) if order < 1 else 2.0 * classes ** (order - 1.0)
-        bound = safe_sqrt(factor * x)
-    return restore(bound, regret)
+    t = jnp.asarray(order, x.dtype)
+    power = classes ** (t - 1)
+    factor = jnp.where(t < 1, 2**t * (2 - t), 2 * power)
+    return restore(jnp.where(t < 2, safe_sqrt(factor * x), power * x), regret)

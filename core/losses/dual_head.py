@@ -105,7 +105,7 @@ def binary_kl_norm_loss(
     half = (student - teacher) / (2 * temperature)
     if clip is not None:
         check_range("clip", clip, 0, 0.5, open_low=True, open_high=True)
-        limit = math.log((1 - clip) / clip) / 2
+        limit = -jax.scipy.special.logit(jnp.asarray(clip, half.dtype)) / 2
         half = jnp.clip(half, -limit, limit)
     return restore(temperature**2 * jnp.sum(_log_cosh(half), -1), logits, teacher_logits)
 

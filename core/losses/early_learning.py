@@ -267,7 +267,7 @@ def multiscale_consistency_loss(
     log_p = jax.nn.log_softmax(z, -1)
     log_q = jax.nn.logsumexp(log_p + log_w.reshape(-1, *[1] * (z.ndim - 1)), 0)
     q = jnp.exp(log_q)
-    if clip:
+    if isinstance(clip, jax.Array) or clip:
         inside = (q > clip) & (q < 1 - clip)
         bound = jnp.log(jnp.where(q <= clip, clip, 1 - clip))
         log_q = jnp.where(inside, log_q, bound)

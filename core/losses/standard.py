@@ -363,7 +363,7 @@ def pinball_loss(
     targets: Float[Array, "..."],
     *,
     quantile: float | Float[Array, "..."] = 0.5,
-    huber_delta: float = 0.0,
+    huber_delta: float | Float[Array, ""] = 0.0,
 ) -> Float[Array, "..."]:
     """The quantile loss, minimized by a quantile of the target's distribution.
 
@@ -395,10 +395,11 @@ def pinball_loss(
     check_range("huber_delta", huber_delta, 0)
     check_broadcastable("quantile", quantile, r.shape, "[...], as predictions")
     size = safe_abs(r)
-    if huber_delta:
+    if isinstance(huber_delta, jax.Array) or huber_delta:
         inside = jnp.minimum(size, huber_delta)
+        delta = jnp.where(huber_delta == 0, 1, huber_delta)
         # The square within, the tangent beyond: h'(r) = min(|r|, delta) / delta.
-        size = inside * inside / (2 * huber_delta) + jnp.maximum(size - huber_delta, 0)
+        size = inside * inside / (2 * delta) + jnp.maximum(size - huber_delta, 0)
     weight = jnp.abs(jnp.asarray(quantile, r.dtype) - (r < 0))
     return restore(weight * size, predictions, targets)
 
@@ -441,13 +442,17 @@ def general_robust_loss(
     check_positive(scale=scale)
     check_broadcastable("shape", shape, r.shape, "[...], as predictions")
     a = jnp.asarray(shape, r.dtype)
-    half_square = jnp.square(r / scale) / 2
+    x = r / scale
+    half_square = jnp.square(x) / 2
     limit, square = a == -jnp.inf, a == 2
     a = jnp.where(limit | square, 1, a)
     gap = jnp.maximum(2 - a, jnp.finfo(r.dtype).eps)
     # gap / a (exp(u) - 1) with u = (a / 2) log(1 + 2 half_square / gap), written so that a = 0
     # is no singularity: log term times gap / 2 times (exp(u) - 1) / u.
-    log_term = jnp.log1p(2 * half_square / gap)
+    far = jnp.abs(x) > 1e16  # whose squares may leave float32
+    log_square = 2 * jnp.log(jnp.abs(jnp.where(far, x, 1)))
+    near = jnp.square(jnp.where(far, 0, x))
+    log_term = jnp.where(far, log_square - jnp.log(gap), jnp.log1p(near / gap))
     u = a / 2 * log_term
     small = jnp.abs(u) < 1e-3
     series = 1 + u / 2 * (1 + u / 3 * (1 + u / 4))

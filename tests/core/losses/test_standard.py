@@ -205,3 +205,28 @@ def test_labels_of_one_byte_tell_more_classes_apart_than_they_can_name():
         y = np.array([3, 100])
         got = losses.label_smoothing_cross_entropy(z, jnp.asarray(y, dtype))
         np.testing.assert_array_equal(got, losses.label_smoothing_cross_entropy(z, y))
+
+
+def test_a_robust_loss_is_finite_for_any_outlier():
+    x, y = jnp.array([1e12, 1e20, 1e30]), jnp.zeros(3)
+    want = {1.0: x, 0.0: 2 * np.log(np.asarray(x, np.float64)) - np.log(2), -2.0: [2, 2, 2]}
+    for shape, values in want.items():
+        f = lambda x, a=shape: losses.general_robust_loss(x, y, shape=a)  # noqa: E731
+        np.testing.assert_allclose(f(x), values, rtol=1e-5)
+        assert np.isfinite(jax.grad(lambda x, f=f: f(x).sum())(x)).all()
+
+
+def test_hyper_parameters_may_be_traced():
+    z, y = jnp.array([[1.0, 0.0], [-1.0, 2.0]]), jnp.array([0, 0])
+    f = np.float32(0.3)
+    for loss in (
+        lambda a: losses.pinball_loss(z, -z, huber_delta=a),
+        lambda a: losses.binary_kl_norm_loss(z, -z, clip=a),
+        lambda a: losses.madacos(z / 2, y, median_probability=a, class_constant=100 * a),
+        lambda a: losses.multiscale_consistency_loss(z[:, None], clip=a, threshold=a),
+        lambda a: losses.comp_sum_regret_bound(z, order=a, classes=3),
+    ):
+        np.testing.assert_allclose(jax.jit(loss)(f), loss(float(f)), rtol=1e-5)
+    # The order of comp-sum losses can be learnt from cross-entropy on.
+    slope = jax.grad(lambda a: losses.comp_sum_loss(z[:1], y[:1], order=a)[0])(1.0)
+    np.testing.assert_allclose(slope, -(np.log1p(np.exp(-1)) ** 2) / 2, rtol=1e-5)
