@@ -224,15 +224,16 @@ WITH_PAIRS = {
 }
 
 
-@pytest.mark.parametrize("loss", WITH_PAIRS.values(), ids=WITH_PAIRS)
-def test_nan_is_not_taken_for_a_small_distance(loss):
-    x = jnp.full((4, 3), jnp.nan)
-    assert np.isnan(jax.jit(loss)(x, jnp.array([0, 0, 1, 1]))).all()
+def test_nan_is_not_taken_for_a_small_distance():
+    y = jnp.array([0, 0, 1, 1])
+    every = jax.jit(lambda x: {name: loss(x, y) for name, loss in WITH_PAIRS.items()})
+    for name, values in every(jnp.full((4, 3), jnp.nan)).items():
+        assert np.isnan(values).all(), name
 
 
 def test_distances_of_nan_are_nan():
     x, y = jnp.array([[0.1, 0.2, 0.4]]), jnp.array([[jnp.nan, 0.0, 0.0], [0.0, 0.0, 0.0]])
     names = ("euclidean", "squared_euclidean", "snr", "poincare", "lorentz", "cosine", "dot")
-    for name in names:
-        out = getattr(losses, f"pairwise_{name}")(x, y)
+    every = jax.jit(lambda: [getattr(losses, f"pairwise_{name}")(x, y) for name in names])()
+    for name, out in zip(names, every):
         np.testing.assert_array_equal(np.isnan(out), [[True, False]], err_msg=name)
