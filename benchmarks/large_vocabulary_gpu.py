@@ -29,7 +29,6 @@ from attention_gpu_compile import CHIPS, DESCRIPTION, DUMP, ptxas
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from papyrax.kernels.flash_attention import pallas_triton as gpus
 from papyrax.kernels.linear_sums import pallas_triton
 from papyrax.losses import linear_softmax_cross_entropy
 
@@ -132,7 +131,7 @@ def main() -> None:
     pallas_triton.plan = recorded
     for name in a.chips:
         chip = CHIPS[name]
-        gpus.shared_memory = functools.partial(int, chip.shared)
+        pallas_triton.shared_memory = functools.partial(int, chip.shared)
         args = arguments(name, a.batch, a.features, a.classes, jnp.dtype(a.dtype))
         print(f"\n### {name} ({chip.name}, {chip.shared // 1024} KiB a block), {a.dtype}\n")
         print("| beside inputs and results, MiB | XLA | kernels |\n|---|--:|--:|")

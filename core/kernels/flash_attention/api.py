@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ...numerics import check
+from ..availability import check_known, check_reasons, wrong_platform
 from ..second_order import second_order
 from . import passes, reference
 from .operands import Config, Inputs, Masks, Output, struct
@@ -38,10 +39,9 @@ def _choose(config: Config, x: Inputs, masks: Masks, platform: str) -> str:
 
 def _check(name: str, config: Config, x: Inputs, masks: Masks, platform: str | None) -> None:
     """Raise unless an implementation can run this, in the tiles asked for."""
-    reasons = why_not(name, config, x, masks, platform)
-    check(not reasons, "implementation", f"got {name!r}; {'; '.join(reasons)}")
+    check_reasons(name, why_not(name, config, x, masks, platform))
     if config.blocks is not None:
-        reasons = getattr(_module(name), "bad_tiles", lambda *_: [])(config, x, masks)
+        reasons: list[str] = getattr(_module(name), "bad_tiles", lambda *_: [])(config, x, masks)
         check(not reasons, "tiles", f"got {config.blocks} for {name!r}; {'; '.join(reasons)}")
 
 
@@ -136,8 +136,7 @@ _attention = second_order(
 def check_implementation(x: Inputs, masks: Masks, config: Config) -> None:
     """Raise unless what is asked for by name exists and can run this on some platform."""
     name = config.implementation
-    names = ", ".join(map(repr, IMPLEMENTATIONS))
-    check(name is None or name in IMPLEMENTATIONS, "implementation", f"got {name!r}, takes {names}")
+    check_known(name, (None, *IMPLEMENTATIONS))
     if name is not None:
         _check(name, config, x, masks, None)
 
@@ -173,6 +172,7 @@ def implementations() -> dict[str, str | None]:
     platform = jax.default_backend()
     report = {}
     for name in IMPLEMENTATIONS:
-        reasons: list[str] = getattr(_module(name), "unavailable", lambda _: [])(platform)
+        platforms = getattr(_module(name), "PLATFORMS", (platform,))
+        reasons = wrong_platform(platform, platforms)
         report[name] = "; ".join(reasons) or None
     return report

@@ -20,11 +20,13 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from ..availability import wrong_dtypes, wrong_platform
 from ..op import local_struct
 from . import grid
 from .operands import Config, Inputs, Masks, in_span, kept, shown_by_all
 from .passes import OUT, PAIR, QUERY, ROW, Lazy, Pass, PassKernel, Tiles, run_kernels
 
+PLATFORMS = ("tpu",)
 VMEM_BUDGET = 14 * 2**20  # of the 16 MiB that a kernel may use by default on the smallest chips
 
 
@@ -327,21 +329,11 @@ class _Kernel(PassKernel):
         return kept((seed[0], seed[1]), *place, self.config.dropout, self.acc)
 
 
-def unavailable(platform: str | None) -> list[str]:
-    """Why the kernels cannot run on a platform."""
-    return [] if platform in (None, "tpu") else [f"it runs on tpu, not on {platform}"]
-
-
 def why_not(config: Config, x: Inputs, masks: Masks, platform: str | None) -> list[str]:
     """Why the kernels cannot run what is asked."""
-    reasons = unavailable(platform)
-    if getattr(platform, "partitioned", False):
-        reasons.append("XLA cannot partition it over devices: call it inside jax.shard_map")
-    found = (jnp.dtype(a.dtype) for a in (x.query, x.bias) if a is not None)
-    refused = sorted({d.name for d in found} - {"float32", "bfloat16"})
-    if refused:
-        reasons.append(f"it takes float32 and bfloat16, not {' and '.join(refused)}")
-    return reasons
+    dtypes = [a.dtype for a in (x.query, x.bias) if a is not None]
+    reasons = wrong_platform(platform, PLATFORMS)
+    return reasons + wrong_dtypes(dtypes, ("float32", "bfloat16"))
 
 
 def bad_tiles(config: Config, x: Inputs, masks: Masks) -> list[str]:

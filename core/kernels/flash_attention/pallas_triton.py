@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from ..availability import GPUS, SMALLEST, shared_memory, wrong_dtypes, wrong_platform
 from ..op import local_struct
-from .operands import Config, Inputs, Masks, in_span, kept, logits_dtype, shown_by_all
+from .operands import Config, Inputs, Masks, in_span, kept, shown_by_all
 from .passes import PAIR, Lazy, Pass, PassKernel, Sum, Tiles, run_kernels
 
-PLATFORMS = ("cuda", "rocm")
+PLATFORMS = GPUS
 
 # (queries, keys) in a tile and warps, by pass, for up to 64 and up to 128 features; halved beyond.
 # Of those that the compiler for Hopper fits into registers: what has the most rows of results, as
@@ -32,21 +33,6 @@ BLOCKS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "hessian over queries": ((32, 64, 4), (32, 64, 8)),
     "second_tangent": ((32, 32, 4), (32, 32, 4)),
 }
-# KiB of shared memory that a block may have, by compute capability; other GPUs of NVIDIA have 99.
-SHARED = {"8.0": 163, "8.7": 163, "9.0": 227, "10.0": 227, "10.3": 227, "11.0": 227}
-SMALLEST = 99 * 1024
-
-
-@functools.cache
-def shared_memory() -> int | None:
-    """Bytes that a block may have on the GPU of this process; None without one."""
-    try:
-        capability = jax.devices("gpu")[0].compute_capability
-    except RuntimeError:
-        return None
-    if capability.startswith("gfx"):
-        return 64 * 1024
-    return 1024 * SHARED[capability] if capability in SHARED else SMALLEST
 
 
 class _Algebra(NamedTuple):
@@ -313,19 +299,10 @@ def _ceil_div(x: Any, by: int) -> Any:
     return jax.lax.div(x + (by - 1), jnp.int32(by))
 
 
-def unavailable(platform: str | None) -> list[str]:
-    """Why the kernels cannot run on a platform."""
-    ok = platform is None or platform in (*PLATFORMS, "gpu")
-    return [] if ok else [f"it runs on {' and '.join(PLATFORMS)}, not on {platform}"]
-
-
 def why_not(config: Config, x: Inputs, masks: Masks, platform: str | None) -> list[str]:
     """Why the kernels cannot run what is asked."""
-    reasons = unavailable(platform)
-    if getattr(platform, "partitioned", False):
-        reasons.append("XLA cannot partition it over devices: call it inside jax.shard_map")
-    if logits_dtype(x) == jnp.float64:
-        reasons.append("it takes float32, float16 and bfloat16, not float64")
+    reasons = wrong_platform(platform, PLATFORMS)
+    reasons += wrong_dtypes([x.query.dtype], ("float32", "float16", "bfloat16"))
     features = max(x.query.shape[-1], x.value.shape[-1])
     if features > 256:
         reasons.append(f"it takes up to 256 features a head, not {features}")

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from ...numerics import check
+from ..availability import GPUS, check_known, check_reasons, wrong_platform
 from ..op import Op
 from . import reference
 from .reference import Constants, Numbers
 
 IMPLEMENTATIONS = ("xla", "pallas_tpu", "pallas_triton", "interpret", "interpret_triton")
-GPUS = ("cuda", "rocm")
 
 
 def _kernels(
@@ -20,12 +20,7 @@ def _kernels(
     from . import pallas
 
     wanted = {"pallas_tpu": ("tpu",), "pallas_triton": GPUS}.get(name, (str(platform),))
-    reasons = []
-    if platform not in wanted:
-        reasons.append(f"it runs on {' and '.join(wanted)}, not on {platform}")
-    if getattr(platform, "partitioned", False):
-        reasons.append("XLA cannot partition it over devices: call it inside jax.shard_map")
-    check(not reasons, "implementation", f'got "{name}": {"; ".join(reasons)}')
+    check_reasons(name, wrong_platform(platform, wanted))
     numbers, leaves = at
     return pallas.run(
         constants,
@@ -71,11 +66,7 @@ def adahessian_step(
 
     Returns new parameters, mu and nu, each in its own shape and dtype.
     """
-    check(
-        implementation in (None, *IMPLEMENTATIONS),
-        "implementation",
-        f"got {implementation!r}, takes None or one of {', '.join(IMPLEMENTATIONS)}",
-    )
+    check_known(implementation, (None, *IMPLEMENTATIONS))
     leaves = []
     for leaf in zip(params, grads, diag, mu, nu, strict=True):
         window = leaf[0].shape[:-2] if spatial else ()

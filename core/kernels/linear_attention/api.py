@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from ...numerics import check
+from ..availability import check_known, check_reasons
 from ..op import Op, transposes
 from . import reference
 from .operands import Config, Inputs, Sums, struct
@@ -39,11 +40,9 @@ def _backend(config: Config) -> Any:
 def _check(x: Inputs, config: Config, platform: str | None) -> None:
     """Raise unless the kernel can run; for None, on some platform."""
     name = config.implementation
-    names = ", ".join(map(repr, IMPLEMENTATIONS))
-    check(name in IMPLEMENTATIONS, "implementation", f"got {name!r}, takes {names}")
+    check_known(name, IMPLEMENTATIONS)
     if not name.startswith("interpret"):
-        reasons = _backend(config).why_not(x, config, platform)
-        check(not reasons, "implementation", f"got {name!r}; {'; '.join(reasons)}")
+        check_reasons(name, _backend(config).why_not(x, config, platform))
         reasons = _backend(config).bad_chunk(x, config)
         check(not reasons, "chunk_size", f"got {config.chunk}; {'; '.join(reasons)}")
 

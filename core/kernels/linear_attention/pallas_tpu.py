@@ -14,6 +14,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from ..availability import wrong_dtypes, wrong_platform
 from ..op import local_struct
 from .operands import Config, Inputs, Sums
 
@@ -51,11 +52,8 @@ def _size(x: Inputs, config: Config) -> int:
 
 def why_not(x: Inputs, config: Config, platform: str | None) -> list[str]:
     """Why the kernel cannot run what is asked; the reasons of a platform only if it is given."""
-    reasons = [] if platform in (None, "tpu") else [f"it runs on tpu, not on {platform}"]
-    if getattr(platform, "partitioned", False):
-        reasons.append("XLA cannot partition it over devices: call it inside jax.shard_map")
-    if x.query.dtype == jnp.float64:
-        reasons.append("it takes float32 and bfloat16, not float64")
+    reasons = wrong_platform(platform, ("tpu",))
+    reasons += wrong_dtypes([x.query.dtype], ("float32", "bfloat16"))
     if _bytes(x, config, CHUNKS[-1]) > VMEM_BUDGET:
         state, rows = x.initial.shape[2:], x.query.shape[2]
         reasons.append(f"a state {state} and {rows} queries for a key do not fit the chip's memory")

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from ..flash_attention.pallas_triton import SMALLEST, shared_memory, unavailable
+from ..availability import GPUS, SMALLEST, shared_memory, wrong_dtypes, wrong_platform
 from ..op import local_struct
 from .operands import Config, Inputs, Sums
 
@@ -95,12 +95,8 @@ def plan(x: Inputs, config: Config) -> Plan:
 
 def why_not(x: Inputs, config: Config, platform: str | None) -> list[str]:
     """Why the kernel cannot run what is asked; the reasons of a platform only if it is given."""
-    reasons = unavailable(platform)
-    if getattr(platform, "partitioned", False):
-        reasons.append("XLA cannot partition it over devices: call it inside jax.shard_map")
-    if x.query.dtype == jnp.float64:
-        reasons.append("it takes float32 and bfloat16, not float64")
-    return reasons
+    reasons = wrong_platform(platform, GPUS)
+    return reasons + wrong_dtypes([x.query.dtype], ("float32", "bfloat16"))
 
 
 def bad_chunk(x: Inputs, config: Config) -> list[str]:

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from ...numerics import check, check_count
+from ..availability import check_known, check_reasons
 from ..op import Op, transposes
 from . import passes, reference, xla
 from .passes import Config, Pass, Tiles
@@ -45,12 +46,7 @@ def check_implementation(config: Config, *arrays: Any) -> None:
       ValueError: naming `implementation` or `tiles`.
     """
     name = config.implementation
-    names = ", ".join(map(repr, IMPLEMENTATIONS))
-    check(
-        name is None or name in IMPLEMENTATIONS,
-        "implementation",
-        f"got {name!r}, takes None, {names}",
-    )
+    check_known(name, (None, *IMPLEMENTATIONS))
     if config.tiles is not None:
         check(
             name not in (None, "xla"),
@@ -63,7 +59,7 @@ def check_implementation(config: Config, *arrays: Any) -> None:
         kernels = _kernels(name)
         x, w, b = arrays
         inputs = [a for a in (x, w, b) if a is not None]
-        _check_reasons(name, kernels.why_not([a.dtype for a in inputs], None))
+        check_reasons(name, kernels.why_not([a.dtype for a in inputs], None))
         if config.tiles is not None:
             reasons = kernels.bad_tiles(config.tiles, (x.shape[0], w.shape[1], x.shape[1]))
             check(not reasons, "tiles", f"got {config.tiles} for {name!r}; {'; '.join(reasons)}")
@@ -75,17 +71,13 @@ def _kernels(name: str) -> Any:
     return importlib.import_module(f"{__package__}.{module}")
 
 
-def _check_reasons(name: str, reasons: list[str]) -> None:
-    check(not reasons, "implementation", f"got {name!r}; {'; '.join(reasons)}")
-
-
 def _run(work: Pass, config: Config, platform: Any) -> Tiles:
     name = config.implementation
     if name in (None, "xla"):
         return xla.run(work, config.chunk)
     kernels, interpret = _kernels(name), name.startswith("interpret")
     if not interpret:
-        _check_reasons(name, kernels.why_not([a.dtype for a in work.inputs], platform))
+        check_reasons(name, kernels.why_not([a.dtype for a in work.inputs], platform))
     return kernels.run(work, config, interpret)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from ..availability import wrong_dtypes, wrong_platform
 from ..op import local_struct
 from .passes import Config, Pass, Tiles
 from .tiling import LANES, Plan, plan
@@ -26,15 +27,7 @@ from .tiling import LANES, Plan, plan
 
 def why_not(dtypes: list[Any], platform: Any) -> list[str]:
     """Why the kernels cannot run on a platform, if one is given, with arrays of these dtypes."""
-    reasons = []
-    if platform not in (None, "tpu"):
-        reasons.append(f"it runs on tpu, not on {platform}")
-    if getattr(platform, "partitioned", False):
-        reasons.append("XLA cannot partition it over devices: call it inside jax.shard_map")
-    wrong = sorted({str(d) for d in dtypes} - {"float32", "bfloat16"})
-    if wrong:
-        reasons.append(f"it takes float32 and bfloat16, not {' and '.join(wrong)}")
-    return reasons
+    return wrong_platform(platform, ("tpu",)) + wrong_dtypes(dtypes, ("float32", "bfloat16"))
 
 
 def bad_tiles(tiles: tuple[int, int, int], size: tuple[int, int, int]) -> list[str]:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from ..flash_attention import pallas_triton as gpus
+from ..availability import SMALLEST, shared_memory, wrong_dtypes, wrong_platform
 from ..op import local_struct
 from . import passes, xla
 from .passes import Config, Pass, Tiles
@@ -38,15 +38,8 @@ STEP = 2048  # bytes that it reads in the time that a step through the features 
 
 def why_not(dtypes: list[Any], platform: Any) -> list[str]:
     """Why the kernels cannot run on a platform, if one is given, with arrays of these dtypes."""
-    reasons = []
-    if platform not in (None, "cuda"):
-        reasons.append(f"it runs on cuda, not on {platform}")
-    if getattr(platform, "partitioned", False):
-        reasons.append("XLA cannot partition it over devices: call it inside jax.shard_map")
-    wrong = sorted({str(d) for d in dtypes} - {"float32", "float16", "bfloat16"})
-    if wrong:
-        reasons.append(f"it takes float32, float16 and bfloat16, not {' and '.join(wrong)}")
-    return reasons
+    takes = ("float32", "float16", "bfloat16")
+    return wrong_platform(platform, ("cuda",)) + wrong_dtypes(dtypes, takes)
 
 
 def bad_tiles(tiles: tuple[int, int, int], size: tuple[int, int, int]) -> list[str]:
@@ -136,9 +129,9 @@ def plan(work: Pass, asked: tuple[int, int, int] | None) -> Plan:
     """The tiles asked for, or the fastest of those that fit registers and shared memory."""
     if asked is not None:
         return Plan(work, dict(zip("nvd", asked, strict=True)))
-    room, most = gpus.shared_memory() or gpus.SMALLEST, LOGITS
+    room, most = shared_memory() or SMALLEST, LOGITS
     if room < HOPPER:
-        room = min(room, gpus.SMALLEST)
+        room = min(room, SMALLEST)
     else:
         room, most = room - SCRATCH, 2 * most
     # Of equals the one with the most rows is first: it takes the fewest registers.

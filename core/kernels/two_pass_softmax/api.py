@@ -14,6 +14,7 @@ from ...numerics import (
     restore,
     upcast,
 )
+from ..availability import check_known, check_reasons, wrong_dtypes, wrong_platform
 from ..second_order import second_order
 from . import reference, xla
 
@@ -28,11 +29,9 @@ def _forward(x: Any, aux: Any, *, log: bool, implementation: str | None, platfor
         name = "pallas_tpu" if suits else "xla"
     if name == "xla":
         return xla.run(x, log=log, pieces=platform == "cpu")
-    check(
-        name == "interpret" or (platform == "tpu" and x.dtype == jnp.float32),
-        "implementation",
-        f'got "pallas_tpu" for {x.dtype} on {platform}, takes float32 on a TPU',
-    )
+    if name == "pallas_tpu":
+        reasons = wrong_platform(platform, ("tpu",)) + wrong_dtypes([x.dtype], ("float32",))
+        check_reasons(name, reasons)
     from . import pallas_tpu
 
     return pallas_tpu.run(x, log=log, interpret=name == "interpret")
@@ -110,11 +109,7 @@ def _apply(
     shape = jnp.shape(logits)
     check(-len(shape) <= axis < len(shape), "axis", f"got {axis}, takes an axis of shape {shape}")
     check(shape[axis] > 0, "logits", f"got shape {shape}, takes one or more entries along the axis")
-    check(
-        implementation in (None, *IMPLEMENTATIONS),
-        "implementation",
-        f"got {implementation!r}, takes None or one of {', '.join(IMPLEMENTATIONS)}",
-    )
+    check_known(implementation, (None, *IMPLEMENTATIONS))
     x = upcast(logits)
     there = x != -jnp.inf
     if where is not None:

@@ -94,7 +94,7 @@ def works(n, d, v, dtype):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_tiles_fit_registers_and_shared_memory(kib, dtype, monkeypatch):
     """Of GPUs for consumers, of Ampere and of Hopper."""
-    monkeypatch.setattr(pallas_triton.gpus, "shared_memory", lambda: kib * 1024)
+    monkeypatch.setattr(pallas_triton, "shared_memory", lambda: kib * 1024)
     for shape in ((4096, 1024, 262_144), (100, 8192, 50_257), (8192, 64, 2048), (3, 5, 7)):
         for work in works(*shape, dtype).values():
             p = pallas_triton.plan(work, None)
@@ -107,14 +107,14 @@ def test_tiles_follow_the_shapes(monkeypatch):
     def tile(work):
         return tuple(pallas_triton.plan(work, None).tile.values())
 
-    monkeypatch.setattr(pallas_triton.gpus, "shared_memory", lambda: 99 * 1024)
+    monkeypatch.setattr(pallas_triton, "shared_memory", lambda: 99 * 1024)
     large = works(4096, 1024, 262_144, jnp.bfloat16)
     assert [tile(large[n]) for n in (1, 2, 4)] == [(128, 128, 64), (128, 64, 32), (64, 64, 32)]
     # Few examples have no more rows than there are, and few tiles are cut for all of a GPU's parts.
     assert tile(works(20, 1024, 262_144, jnp.bfloat16)[1])[0] == 32
     p = pallas_triton.plan(works(256, 1024, 2048, jnp.bfloat16)[1], None)
     assert p.many["n"] * p.many["v"] >= pallas_triton.CORES
-    monkeypatch.setattr(pallas_triton.gpus, "shared_memory", lambda: 227 * 1024)
+    monkeypatch.setattr(pallas_triton, "shared_memory", lambda: 227 * 1024)
     assert [tile(large[n])[:2] for n in (1, 2, 4)] == [(128, 256), (128, 128), (128, 64)]
 
 
