@@ -88,17 +88,20 @@ class Batch:
 def combine(stacked: Any, weights: Sequence[float]) -> Any:
     """One output of those of several pieces, stacked on the first axis.
 
-    Floats are averaged with the weights, integers (counts) are added up.
+    Floats are averaged with the weights, integers (counts) are added up, and random keys are those
+    of the first piece.
     """
 
     def one(x: jax.Array) -> jax.Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return x[0]
         if jnp.issubdtype(x.dtype, jnp.integer):
             return jnp.sum(x, axis=0, dtype=x.dtype)
         check(
             jnp.issubdtype(x.dtype, jnp.floating),
             "fun",
             f"got an auxiliary leaf of {x.dtype}, takes floats (which are averaged over the pieces "
-            "of the batch) and integers (which are added up)",
+            "of the batch), integers (which are added up) and random keys",
         )
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return jnp.tensordot(jnp.asarray(weights, wide.dtype), wide, axes=1).astype(x.dtype)

@@ -65,7 +65,8 @@ def value_grad_and_diag(
       microbatches: into how many pieces the batch is cut, one after the other.
       axis_name: axes of devices to average over inside `shard_map` or `pmap`.
       has_aux: whether `fun` returns an auxiliary output. With `fraction` or `microbatches` it is
-        combined: floats are averaged over the pieces and integers added up.
+        combined: floats are averaged over the pieces, integers added up, and random keys are
+        those of the first piece.
       batch_argnums: which arguments have the batch on their first axis, counted as in `jax.grad`
         (0 is the parameters); by default every positional array that is not a scalar. Only
         `fraction` and `microbatches` use it; keyword arguments are never cut.

@@ -2,6 +2,7 @@
 
 from .attention import attention_fn
 from .dice import Dice
+from .functional import Functional, functional
 from .hallucinator import (
     Hallucinator,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "Architecture",
     "Dice",
     "FixedCosineHead",
+    "Functional",
     "GrassmannHead",
     "Hallucinator",
     "HyperConv",
@@ -39,4 +41,5 @@ __all__ = [
     "SharpSepConv",
     "TransformerBlock",
     "attention_fn",
+    "functional",
 ]
