@@ -14,23 +14,15 @@ Nothing is run: these are no timings.
 """
 
 import argparse
-import importlib.metadata
 import itertools
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import tempfile
-from typing import Any, NamedTuple
-
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"--xla_dump_emitter_re=triton.* --xla_dump_to={tempfile.mkdtemp()}"
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+from described.gpus import CHIPS, DUMP, assembled, ptxas, sharding_on
 
 from papyrax.attention import dot_product_attention, linear_attention
 from papyrax.kernels.flash_attention import pallas_triton
@@ -39,71 +31,12 @@ from papyrax.kernels.linear_attention import pallas_triton as linear_triton
 TUNING = pallas_triton._Kernel.tuning.func
 PLAN = linear_triton.plan
 OPERATORS = {"softmax": dot_product_attention, "linear": linear_attention}
-DUMP = pathlib.Path(os.environ["XLA_FLAGS"].rpartition("=")[2])
-
-
-class Chip(NamedTuple):
-    """A GPU, as XLA is told of it.
-
-    Attributes:
-      capability: of computing, major and minor.
-      shared: bytes of shared memory that a block may have.
-      cores: multiprocessors.
-      name: of one such GPU.
-    """
-
-    capability: tuple[int, int]
-    shared: int
-    cores: int
-    name: str
-
-
-CHIPS = {
-    "sm_80": Chip((8, 0), 163 * 1024, 108, "A100"),
-    "sm_89": Chip((8, 9), 99 * 1024, 128, "RTX 4090"),
-    "sm_90": Chip((9, 0), 227 * 1024, 132, "H100"),
-}
-DESCRIPTION = """
-gpu_device_info {{
-  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
-  shared_memory_per_block: 49152 shared_memory_per_block_optin: {shared}
-  shared_memory_per_core: {shared} core_count: {cores} fpus_per_core: 128
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  memory_bandwidth: 2000000000000 l2_cache_size: 41943040 clock_rate_ghz: 1.5
-  device_memory_size: 25769803776 registers_per_core_limit: 65536 registers_per_block_limit: 65536
-  cuda_compute_capability {{ major: {major} minor: {minor} }}
-}}
-platform_name: "CUDA"
-dnn_version_info {{ major: 9 minor: 10 }}
-device_description_str: "{chip}"
-"""
-
-
-def ptxas() -> pathlib.Path | None:
-    """NVIDIA's assembler, which comes with JAX's CUDA packages; None without them."""
-    for package in ("nvidia-cuda-nvcc", "nvidia-cuda-nvcc-cu13", "nvidia-cuda-nvcc-cu12"):
-        try:
-            files = importlib.metadata.files(package) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        for file in files:
-            if file.name == "ptxas":
-                return pathlib.Path(file.locate())
-    return None
 
 
 def compile_for(operator: str, name: str, dim: int, dtype: Any) -> dict[str, tuple[str, int]]:
     """Compile for a chip; the tiles and warps of every kernel."""
     chip = CHIPS[name]
-    major, minor = chip.capability
-    fields = {"shared": chip.shared, "cores": chip.cores, "major": major, "minor": minor}
-    described = topologies.get_topology_desc(
-        platform="cuda",
-        topology_name="",
-        topology="1x1x1",
-        target_config=DESCRIPTION.format(chip=name, **fields),
-    )
-    sharding = SingleDeviceSharding(described.devices[0])
+    sharding = sharding_on(name)
     pallas_triton.shared_memory = linear_triton.shared_memory = lambda: chip.shared
     tiles = {}
 
@@ -154,18 +87,10 @@ def report(name: str, tiles: dict[str, tuple[str, int]], assembler: pathlib.Path
         kind = next(k for k in tiles if kernel.startswith(k))
         if kind in lines:  # one that is called twice
             continue
-        architecture = name + "a" * (name == "sm_90")
-        command = [assembler, "-v", f"-arch={architecture}", path, "-o", os.devnull]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-        registers = re.search(r"Used (\d+) registers", said)
-        spilled = re.search(r"(\d+) bytes spill stores", said)
-        assert registers is not None
-        assert spilled is not None
         tile, warps = tiles[kind]
-        counts = f"{text.count('wgmma.mma_async')} | {text.count('mma.sync')}"
         lines[kind] = (
             f"| {kind} | {tile} | {warps} | {shared[kernel] / 1024:.0f} "
-            f"| {registers.group(1)} | {spilled.group(1)} | {counts} |"
+            f"| {assembled(assembler, name, path)} |"
         )
     print(*(lines[kind] for kind in sorted(lines)), sep="\n")
 

@@ -74,11 +74,11 @@ def training_step(attention: Any, *, layers: int, width: int, heads: int, axis_n
     return init, step
 
 
-def dense(query: Any, key: Any, value: Any, *, is_causal: bool) -> Any:
+def dense(query: Any, key: Any, value: Any, mask: Any = True, *, is_causal: bool = False) -> Any:
     """Causal attention as in textbooks: all weights are in memory, in the arrays' own precision."""
     logits = jnp.einsum("btnh,bsnh->bnts", query, key) / query.shape[-1] ** 0.5
     shown = jnp.tri(query.shape[1], key.shape[1], dtype=bool) | (not is_causal)
-    weights = jax.nn.softmax(jnp.where(shown, logits, -jnp.inf))
+    weights = jax.nn.softmax(jnp.where(shown & mask, logits, -jnp.inf))
     return jnp.einsum("bnts,bsnh->btnh", weights, value)
 
 

@@ -14,20 +14,14 @@ timings.
 
 import argparse
 import functools
-import os
 import pathlib
 import re
 import shutil
-import subprocess
 from typing import Any
-
-os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 import jax.numpy as jnp
-from attention_gpu_compile import CHIPS, DESCRIPTION, DUMP, ptxas
-from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+from described.gpus import CHIPS, DUMP, assembled, ptxas, sharding_on
 
 from papyrax.kernels.linear_sums import pallas_triton
 from papyrax.losses import linear_softmax_cross_entropy
@@ -60,16 +54,7 @@ def functions(implementation: str) -> dict[str, Any]:
 
 def arguments(name: str, batch: int, features: int, classes: int, dtype: Any) -> Any:
     """Those of `functions`, on a chip that is described."""
-    chip = CHIPS[name]
-    major, minor = chip.capability
-    fields = {"shared": chip.shared, "cores": chip.cores, "major": major, "minor": minor}
-    described = topologies.get_topology_desc(
-        platform="cuda",
-        topology_name="",
-        topology="1x1x1",
-        target_config=DESCRIPTION.format(chip=name, **fields),
-    )
-    sharding = SingleDeviceSharding(described.devices[0])
+    sharding = sharding_on(name)
     x = jax.ShapeDtypeStruct((batch, features), dtype, sharding=sharding)
     w = jax.ShapeDtypeStruct((features, classes), dtype, sharding=sharding)
     return x, w, jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=sharding), x, w
@@ -86,7 +71,7 @@ def report(name: str, plans: dict[str, Any], assembler: pathlib.Path) -> None:
     """A line a kernel, from what XLA has written down."""
     shared, lines = {}, set()
     for path in DUMP.glob("*linear_*triton-to-llvm.txt"):
-        kernel = re.search(r"linear_(\w+)_over_classes", path.name).group(1)
+        kernel = re.findall(r"linear_(\w+)_over_classes", path.name)[0]
         shared[kernel] = max(map(int, re.findall(r"ttg.shared = (\d+)", path.read_text())))
     for path in sorted(DUMP.glob("*.ptx")):
         text = path.read_text()
@@ -94,17 +79,11 @@ def report(name: str, plans: dict[str, Any], assembler: pathlib.Path) -> None:
         if entry is None:
             continue
         kernel = entry.group(1)
-        architecture = name + "a" * (name == "sm_90")
-        command = [assembler, "-v", f"-arch={architecture}", path, "-o", os.devnull]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-        registers = re.search(r"Used (\d+) registers", said).group(1)
-        spilled = re.search(r"(\d+) bytes spill stores", said).group(1)
         p = plans[kernel]
         tile = " x ".join(str(p.tile[a]) for a in "nvd")
-        counts = f"{text.count('wgmma.mma_async')} | {text.count('mma.sync')}"
         lines.add(
             f"| {kernel} | {tile} | {p.many['n']} x {p.splits} | {p.warps} "
-            f"| {shared[kernel] / 1024:.0f} | {registers} | {spilled} | {counts} |"
+            f"| {shared[kernel] / 1024:.0f} | {assembled(assembler, name, path)} |"
         )
     print("\n".join(sorted(lines)), flush=True)
 

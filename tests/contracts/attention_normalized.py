@@ -35,7 +35,7 @@ CASES = [
             Bad("bias", {"bias": np.ones((2, 4, 5, 5))}),
             Bad("bias", {"bias": np.ones((2, 4, 5, 6), np.int32)}),
             Bad("mask", {"mask": np.ones((5, 6), np.int32)}),
-            Bad("scale", {"scale": 0.0}),
+            Bad("scale", {"scale": np.ones(3)}),
             Bad("normalizer", {"normalizer": "sparsemax"}),
             Bad("normalizer", {"normalizer": lambda arrays: halves}),
         ),
