@@ -16,13 +16,12 @@ Nothing is run: these are no timings.
 import argparse
 import itertools
 import pathlib
-import re
 import shutil
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from described.gpus import CHIPS, DUMP, assembled, ptxas, sharding_on
+from described.gpus import CHIPS, DUMP, assembled, compiled, ptxas, sharding_on
 
 from papyrax.attention import dot_product_attention, linear_attention
 from papyrax.kernels.flash_attention import pallas_triton
@@ -73,23 +72,14 @@ def compile_for(operator: str, name: str, dim: int, dtype: Any) -> dict[str, tup
 
 def report(name: str, tiles: dict[str, tuple[str, int]], assembler: pathlib.Path) -> None:
     """A line a kernel, from what XLA has written down."""
-    shared = {}
-    for path in DUMP.glob("*attention_*triton-to-llvm.txt"):
-        kernel = path.name.split("attention_")[1].split(".")[0]
-        shared[kernel] = max(map(int, re.findall(r"ttg.shared = (\d+)", path.read_text())))
     lines = {}
-    for path in sorted(DUMP.glob("*.ptx")):
-        text = path.read_text()
-        entry = re.search(r"\.entry (?:linear_)?attention_(\w+)", text)
-        if entry is None:
-            continue
-        kernel = entry.group(1)
+    for kernel, shared, path in compiled(r"attention_(\w+)"):
         kind = next(k for k in tiles if kernel.startswith(k))
         if kind in lines:  # one that is called twice
             continue
         tile, warps = tiles[kind]
         lines[kind] = (
-            f"| {kind} | {tile} | {warps} | {shared[kernel] / 1024:.0f} "
+            f"| {kind} | {tile} | {warps} | {shared / 1024:.0f} "
             f"| {assembled(assembler, name, path)} |"
         )
     print(*(lines[kind] for kind in sorted(lines)), sep="\n")

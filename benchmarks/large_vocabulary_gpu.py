@@ -15,13 +15,13 @@ timings.
 import argparse
 import functools
 import pathlib
-import re
 import shutil
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from described.gpus import CHIPS, DUMP, assembled, ptxas, sharding_on
+from described.gpus import CHIPS, DUMP, assembled, compiled, ptxas, sharding_on
+from large_vocabulary_tpu import functions as up_to_products
 
 from papyrax.kernels.linear_sums import pallas_triton
 from papyrax.losses import linear_softmax_cross_entropy
@@ -31,25 +31,17 @@ PLAN = pallas_triton.plan
 
 def functions(implementation: str) -> dict[str, Any]:
     """The mean loss and its derivatives, of x, w, y and a direction in x and w."""
-    loss = functools.partial(linear_softmax_cross_entropy, implementation=implementation)
-
-    def mean(x: Any, w: Any, y: Any) -> Any:
-        return jnp.mean(loss(x, w, y).astype(jnp.float32))
+    found = up_to_products(
+        functools.partial(linear_softmax_cross_entropy, implementation=implementation)
+    )
 
     def slope(x: Any, w: Any, y: Any, *along: Any) -> Any:
-        return jax.jvp(lambda *p: mean(*p, y), (x, w), along)[1]
+        return jax.jvp(lambda *p: found["value"](*p, y), (x, w), along)[1]
 
-    gradient = jax.value_and_grad(mean, (0, 1))
-    return {
-        "value": lambda x, w, y, *_: mean(x, w, y),
-        "value and gradient": lambda x, w, y, *_: gradient(x, w, y),
-        "Hessian-vector product": lambda x, w, y, *along: jax.jvp(
-            lambda *p: gradient(*p, y)[1], (x, w), along
-        )[1],
-        "second derivative": lambda x, w, y, *along: jax.jvp(
-            lambda *p: slope(*p, y, *along), (x, w), along
-        )[1],
-    }
+    def second(x: Any, w: Any, y: Any, *along: Any) -> Any:
+        return jax.jvp(lambda *p: slope(*p, y, *along), (x, w), along)[1]
+
+    return found | {"second derivative": second}
 
 
 def arguments(name: str, batch: int, features: int, classes: int, dtype: Any) -> Any:
@@ -69,21 +61,13 @@ def memory(fn: Any, args: Any) -> int:
 
 def report(name: str, plans: dict[str, Any], assembler: pathlib.Path) -> None:
     """A line a kernel, from what XLA has written down."""
-    shared, lines = {}, set()
-    for path in DUMP.glob("*linear_*triton-to-llvm.txt"):
-        kernel = re.findall(r"linear_(\w+)_over_classes", path.name)[0]
-        shared[kernel] = max(map(int, re.findall(r"ttg.shared = (\d+)", path.read_text())))
-    for path in sorted(DUMP.glob("*.ptx")):
-        text = path.read_text()
-        entry = re.search(r"\.entry linear_(\w+)_over_classes", text)
-        if entry is None:
-            continue
-        kernel = entry.group(1)
+    lines = set()
+    for kernel, shared, path in compiled(r"linear_(\w+)_over_classes"):
         p = plans[kernel]
         tile = " x ".join(str(p.tile[a]) for a in "nvd")
         lines.add(
             f"| {kernel} | {tile} | {p.many['n']} x {p.splits} | {p.warps} "
-            f"| {shared[kernel] / 1024:.0f} | {assembled(assembler, name, path)} |"
+            f"| {shared / 1024:.0f} | {assembled(assembler, name, path)} |"
         )
     print("\n".join(sorted(lines)), flush=True)
 

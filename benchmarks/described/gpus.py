@@ -9,6 +9,7 @@ import pathlib
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -82,6 +83,17 @@ def sharding_on(name: str) -> SingleDeviceSharding:
         target_config=DESCRIPTION.format(chip=name, **fields),
     )
     return SingleDeviceSharding(described.devices[0])
+
+
+def compiled(pattern: str) -> Iterator[tuple[str, int, pathlib.Path]]:
+    """Kernels that XLA has written down: what the pattern finds in a name, shared bytes, PTX."""
+    shared = {}
+    for path in DUMP.glob("*triton-to-llvm.txt"):
+        if found := re.search(pattern, path.name):
+            shared[found[1]] = max(map(int, re.findall(r"ttg.shared = (\d+)", path.read_text())))
+    for path in sorted(DUMP.glob("*.ptx")):
+        if found := re.search(rf"\.entry \w*?{pattern}", path.read_text()):
+            yield found[1], shared[found[1]], path
 
 
 def assembled(assembler: pathlib.Path, name: str, path: pathlib.Path) -> str:

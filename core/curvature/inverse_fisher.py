@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..numerics import accumulation_dtype, check, check_floating, check_positive, check_shape
+from ..numerics import (
+    accumulation_dtype,
+    check,
+    check_boolean,
+    check_floating,
+    check_positive,
+    check_shape,
+)
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -248,8 +255,7 @@ def obs_update(
     size = fisher.size
     check_shape("weights", weights, (size,), "[size], as the gradients")
     check_shape("pruned", pruned, (size,), "[size], as weights")
-    is_bool = jnp.result_type(pruned) == jnp.bool_
-    check(is_bool, "pruned", f"got dtype {jnp.result_type(pruned)}, takes bool")
+    check_boolean(pruned=pruned)
     check_floating(weights=weights)
     wide = jnp.asarray(weights, fisher.rows.dtype)
     diagonal = inverse_fisher_diagonal(dataclasses.replace(fisher, dtype=wide.dtype))

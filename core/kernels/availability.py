@@ -1,6 +1,7 @@
 """Where kernels run: what is said of an implementation that cannot, and the GPU's shared memory."""
 
 import functools
+import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -39,6 +40,12 @@ def wrong_dtypes(dtypes: Iterable[Any], takes: Sequence[str]) -> list[str]:
     wrong = sorted({str(d) for d in dtypes} - set(takes))
     listed = " and ".join([", ".join(takes[:-1]), takes[-1]] if takes[1:] else takes)
     return [f"it takes {listed}, not {' and '.join(wrong)}"] if wrong else []
+
+
+def kernels_of(package: str, name: str) -> Any:
+    """The module of an implementation or its interpreter: of one chip without another's."""
+    module = "pallas_triton" if name.endswith("triton") else "pallas_tpu"
+    return importlib.import_module(f"{package}.{module}")
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..numerics import check, check_floating, check_rank, check_shape, upcast
+from ..numerics import check, check_boolean, check_floating, check_rank, check_shape, upcast
 from ._shared import everyone, rows_before, rows_of_all
 from .pairs import PairMasks, Pairs, Relate, check_pair_labels
 from .similarity import Similarity
@@ -49,11 +49,7 @@ def across(
         total = rows_of_all(columns, axis_name)
         for name, mask in labels._asdict().items():
             check_shape(name, mask, (rows, total), "[anchors, references of all devices]")
-            check(
-                jnp.result_type(mask) == jnp.bool_,
-                name,
-                f"got dtype {jnp.result_type(mask)}, takes booleans",
-            )
+            check_boolean(**{name: mask})
         labels, reference_labels = PairMasks(*map(jnp.asarray, labels)), ()
     references = (jnp.asarray(y), jax.tree.map(jnp.asarray, reference_labels), other)
     if not ring:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..numerics import (
     check,
+    check_boolean,
     check_broadcastable,
     check_floating,
     check_integer,
@@ -61,8 +62,7 @@ def mini_batch_aware_l2(
     ids = jnp.asarray(ids)
     shown = jnp.ones(ids.shape, bool)
     if where is not None:
-        dtype = jnp.result_type(where)
-        check(dtype == jnp.bool_, "where", f"got dtype {dtype}, takes bool")
+        check_boolean(where=where)
         check_broadcastable("where", where, ids.shape, "as ids")
         shown = jnp.broadcast_to(jnp.asarray(where), ids.shape)
     w = upcast(table)

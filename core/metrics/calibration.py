@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..losses._shared import pick
 from ..numerics import (
     check,
     check_boolean,
@@ -69,14 +70,6 @@ def _check(
 def _mean(values: Array, weights: Array) -> Array:
     """The mean over the examples that are there; zero of none."""
     return safe_divide(jnp.sum(weights * values), jnp.sum(weights))
-
-
-def _at_label(p: Array, labels: Array) -> Array:
-    """The entry of each row that its label names; NaN where it names none."""
-    labels = labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
-    # An index below zero would count from the last class.
-    index = jnp.where(labels < 0, p.shape[1], labels)
-    return jnp.take_along_axis(p, index[:, None], -1)
 
 
 def _top(p: Array, labels: Array) -> tuple[Array, Array]:
@@ -327,7 +320,7 @@ def negative_log_likelihood(
     1.386
     """
     p, labels, weights = _check(probabilities, labels, where)
-    return _mean(-safe_log(_at_label(p, labels)[:, 0]), weights)
+    return _mean(-safe_log(pick(p, labels)), weights)
 
 
 def top_k_accuracy(
@@ -358,7 +351,7 @@ def top_k_accuracy(
     """
     s, labels, weights = _check(scores, labels, where, name="scores")
     check_count(k=k)
-    label = _at_label(s, labels)
+    label = pick(s, labels)[:, None]
     earlier = jnp.arange(s.shape[1]) < labels[:, None]
     # So written, a label without a score, or with NaN for one, comes last and not first.
     ahead = jnp.sum(~(s <= label) | ((s == label) & earlier), -1)

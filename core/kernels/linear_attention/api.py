@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from ...numerics import check
-from ..availability import check_known, check_reasons
+from ..availability import check_known, check_reasons, kernels_of
 from ..op import Op, transposes
 from . import reference
 from .operands import Config, Inputs, Sums, struct
@@ -30,20 +30,14 @@ from .operands import Config, Inputs, Sums, struct
 IMPLEMENTATIONS = ("pallas_tpu", "pallas_triton", "interpret", "interpret_triton")
 
 
-def _backend(config: Config) -> Any:
-    """The module of an implementation."""
-    from . import pallas_tpu, pallas_triton
-
-    return pallas_triton if config.implementation.endswith("triton") else pallas_tpu
-
-
 def _check(x: Inputs, config: Config, platform: str | None) -> None:
     """Raise unless the kernel can run; for None, on some platform."""
     name = config.implementation
     check_known(name, IMPLEMENTATIONS)
     if not name.startswith("interpret"):
-        check_reasons(name, _backend(config).why_not(x, config, platform))
-        reasons = _backend(config).bad_chunk(x, config)
+        kernels = kernels_of(str(__package__), name)
+        check_reasons(name, kernels.why_not(x, config, platform))
+        reasons = kernels.bad_chunk(x, config)
         check(not reasons, "chunk_size", f"got {config.chunk}; {'; '.join(reasons)}")
 
 
@@ -51,8 +45,9 @@ def _run(x: Inputs, config: Config, platform: str) -> Sums:
     _check(x, config, platform)
     if 0 in (*x.query.shape, *x.value.shape):
         return reference.forward(x, config=config)  # no kernel has empty tiles
-    interpret = config.implementation.startswith("interpret")
-    return _backend(config).run(x, config, interpret=interpret)
+    name = config.implementation
+    interpret = name.startswith("interpret")
+    return kernels_of(str(__package__), name).run(x, config, interpret=interpret)
 
 
 def _op(

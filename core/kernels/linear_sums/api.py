@@ -20,14 +20,13 @@ Hessian is symmetric. The chain through l, and with it every order of differenti
 second, is left to JAX. From the third on `reference` is differentiated, with logits in memory.
 """
 
-import importlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ...numerics import check, check_count
-from ..availability import check_known, check_reasons
+from ..availability import check_known, check_reasons, kernels_of
 from ..op import Op, transposes
 from . import passes, reference, xla
 from .passes import Config, Pass, Tiles
@@ -56,7 +55,7 @@ def check_implementation(config: Config, *arrays: Any) -> None:
         check(len(config.tiles) == 3, "tiles", f"got {config.tiles}, takes three numbers")
         check_count(**{f"tiles[{i}]": n for i, n in enumerate(config.tiles)})
     if name in ("pallas_tpu", "pallas_triton"):
-        kernels = _kernels(name)
+        kernels = kernels_of(str(__package__), name)
         x, w, b = arrays
         inputs = [a for a in (x, w, b) if a is not None]
         check_reasons(name, kernels.why_not([a.dtype for a in inputs], None))
@@ -65,17 +64,11 @@ def check_implementation(config: Config, *arrays: Any) -> None:
             check(not reasons, "tiles", f"got {config.tiles} for {name!r}; {'; '.join(reasons)}")
 
 
-def _kernels(name: str) -> Any:
-    """The module of an implementation or its interpreter, imported when it is asked for."""
-    module = "pallas_triton" if name.endswith("triton") else "pallas_tpu"
-    return importlib.import_module(f"{__package__}.{module}")
-
-
 def _run(work: Pass, config: Config, platform: Any) -> Tiles:
     name = config.implementation
     if name in (None, "xla"):
         return xla.run(work, config.chunk)
-    kernels, interpret = _kernels(name), name.startswith("interpret")
+    kernels, interpret = kernels_of(str(__package__), name), name.startswith("interpret")
     if not interpret:
         check_reasons(name, kernels.why_not([a.dtype for a in work.inputs], platform))
     return kernels.run(work, config, interpret)

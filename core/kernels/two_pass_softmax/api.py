@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from ...numerics import (
     check,
+    check_boolean,
     check_broadcastable,
     check_floating,
     check_rank,
@@ -113,7 +114,7 @@ def _apply(
     x = upcast(logits)
     there = x != -jnp.inf
     if where is not None:
-        check(jnp.result_type(where) == jnp.bool_, "where", "got no booleans, takes booleans")
+        check_boolean(where=where)
         check_broadcastable("where", where, shape, "as logits")
         there &= where
     x = jnp.where(there, x, -jnp.inf)
